@@ -57,4 +57,4 @@ bench: $(STAMP) ## performance against peers, one JSON object a line
 	@for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
 
 clean: ## remove the built book and caches (not .venv, not artifacts)
-	rm -rf book/_build book/_generated book/chapters book/_static/mathjax notebooks/*.ipynb .pytest_cache .mypy_cache .ruff_cache
+	rm -rf book/_build book/_generated book/chapters book/_extra notebooks/*.ipynb .pytest_cache .mypy_cache .ruff_cache

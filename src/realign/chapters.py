@@ -159,11 +159,11 @@ def _check_executed(path: Path, name: str) -> None:
 
 def generate_pages(study: Any) -> None:
     """Write the pages that numbers make (verdicts, configuration, environment, run times)."""
-    from realign import tables
+    from realign import pages
 
     folder = paths.root() / "book" / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in tables.generated_pages(study).items():
+    for name, text in pages.generated_pages(study).items():
         temporary = folder / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)
@@ -180,9 +180,11 @@ def build_site(*, strict: bool = True, output: Path | None = None) -> Path:
     missing = [n for n in CHAPTERS.values() if not (root / "book" / "chapters" / f"{n}.ipynb").is_file()]
     if missing:
         raise RealignError(f"chapters not executed yet: {', '.join(missing)}; run 'realign book'")
-    _copy_mathjax(root / "book" / "_static" / "mathjax")
-    # A changed chapter must show: the cache of a page is only as old as its source.
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(root / "book")]
+    from realign import pages
+
+    pages.copy_mathjax(root / "book")
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(root / "book")]
     command += ["--config", str(root / "_config.yml"), "--path-output", str(output), "-n", "--keep-going"]
     command += ["-W"] if strict else []
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -193,15 +195,3 @@ def build_site(*, strict: bool = True, output: Path | None = None) -> Path:
         shown = "\n".join(lines[-20:] or (done.stdout + done.stderr).splitlines()[-20:])
         raise RealignError(f"jupyter-book could not build the site:\n{shown}")
     return index
-
-
-def _copy_mathjax(target: Path) -> None:
-    """Copy MathJax from its wheel into the book's static files, so that no page asks a CDN."""
-    from realign.tables import mathjax_source
-
-    source = mathjax_source()
-    if (target / "copied").is_file():
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-    (target / "copied").write_text("")

@@ -28,7 +28,10 @@ tune_app = typer.Typer(
 )
 app.add_typer(tune_app, name="tune")
 
-Profile = Annotated[str, typer.Option("--profile", "-P", help="smoke, laptop, paper or a TOML file")]
+Profile = Annotated[
+    str,
+    typer.Option("--profile", "-P", envvar="REALIGN_PROFILE", help="smoke, laptop, paper or a TOML file"),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", help="NAME VALUE as 'NAME=VALUE' or two words: -p k [5,20]"),

@@ -37,9 +37,9 @@ class Backbone(Config):
 
     source: str
     base: Backbone | None = None
-    sha256: str | None = Field(None, description="wheel only: digest of the model file")
+    sha256: str | None = Field(default=None, description="wheel only: digest of the model file")
     license: str = ""
-    origin: str = Field("", description="where this fact comes from")
+    origin: str = Field(default="", description="where this fact comes from")
     note: str = ""
 
     @model_validator(mode="after")
@@ -54,10 +54,12 @@ class Backbone(Config):
 
     @property
     def kind(self) -> str:
+        """The part of the source before the colon."""
         return self.source.partition(":")[0]
 
     @property
     def location(self) -> str:
+        """The part of the source after the colon."""
         return self.source.partition(":")[2]
 
 
@@ -67,7 +69,8 @@ class Family(Config):
     name: str
     roles: dict[str, Backbone]
     checkpoints: dict[str, dict[int, Backbone]] = {}
-    published: dict[str, str] = Field({}, description="ready-made -Emb models on the hub, by role")
+    steps: dict[str, int] = Field(default={}, description="tuning steps behind a role's final model")
+    published: dict[str, str] = Field(default={}, description="ready-made -Emb models on the hub, by role")
     note: str = ""
 
     def backbone(self, role: str, step: int | None = None) -> Backbone:
@@ -85,9 +88,9 @@ class Family(Config):
 class LoRA(Config):
     """Low-rank adaptation of all linear layers."""
 
-    rank: int = Field(8, ge=1)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=8, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     merge: bool = True
 
 
@@ -95,41 +98,39 @@ class Recipe(Config):
     """How contrastive learning is done (paper.md, training recipe). Lengths in tokens."""
 
     data: tuple[str, ...]
-    queries: int | None = Field(None, ge=1, description="how many queries are used; None is all")
-    hard_negatives: int = Field(3, ge=0)
-    batch_size: int = Field(2048, ge=2)
-    epochs: float = Field(1.0, gt=0)
-    temperature: float = Field(0.02, gt=0)
-    learning_rate: float = Field(2e-5, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    max_query_tokens: int = Field(512, ge=4)
-    max_passage_tokens: int = Field(512, ge=4)
+    queries: int | None = Field(default=None, ge=1, description="how many queries are used; None is all")
+    hard_negatives: int = Field(default=3, ge=0)
+    batch_size: int = Field(default=2048, ge=2)
+    epochs: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=0.02, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    max_query_tokens: int = Field(default=512, ge=4)
+    max_passage_tokens: int = Field(default=512, ge=4)
     attention: Attention = "bidirectional"
     instructions: bool = True
     sampling: Literal["size", "equal"] = "size"
-    chunk_tokens: int = Field(8192, ge=16, description="token budget of one forward pass")
+    chunk_tokens: int = Field(default=8192, ge=16, description="token budget of one forward pass")
     lora: LoRA | None = None
     dtype: DType = "auto"
     gradient_checkpointing: bool = False
     symmetric: bool = False
     mask_false_negatives: bool = True
-    checkpoint_steps: int = Field(100, ge=1)
+    checkpoint_steps: int = Field(default=100, ge=1)
 
 
 class HRSASettings(Config):
     """What an HRSA comparison reads and computes."""
 
-    texts: tuple[str, ...] = Field(("problems", "docs"), description="text sets that are read")
-    n_texts: int = Field(200, ge=4, description="texts per text set")
-    max_tokens: int = Field(128, ge=4, description="longest text, in tokens")
-    cka_tokens: int = Field(4096, ge=8, description="seeded token subsample for CKA grids")
-    knn_tokens: int = Field(4096, ge=8, description="seeded token subsample for neighbours")
+    texts: tuple[str, ...] = Field(default=("problems", "docs"), description="text sets that are read")
+    n_texts: int = Field(default=200, ge=4, description="texts per text set")
+    max_tokens: int = Field(default=128, ge=4, description="longest text, in tokens")
+    cka_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for CKA grids")
+    knn_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for neighbours")
     k: tuple[int, ...] = (5, 10, 50)
     attention: Attention = "bidirectional"
-    probe_set: str = "docs"
-    probe_texts: int = Field(600, ge=20)
-    resamples: int = Field(200, ge=0, description="bootstrap resamples over texts")
+    resamples: int = Field(default=200, ge=0, description="bootstrap resamples over texts")
     seed: int = 0
     dtype: DType = "float32"
 
@@ -139,12 +140,12 @@ class RLVRSettings(Config):
 
     task: str = "chain_sum"
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    steps: int = Field(36, ge=1)
-    prompts: int = Field(8, ge=1)
-    completions: int = Field(8, ge=2)
-    max_new_tokens: int = Field(6, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    warmup_steps: int = Field(3, ge=0)
+    steps: int = Field(default=36, ge=1)
+    prompts: int = Field(default=8, ge=1)
+    completions: int = Field(default=8, ge=2)
+    max_new_tokens: int = Field(default=6, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=3, ge=0)
     lora: LoRA = LoRA()
     save_steps: tuple[int, ...] = ()
     reward: Literal["verifier", "random"] = "verifier"
@@ -156,10 +157,10 @@ class SFTSettings(Config):
 
     task: str = "chain_sum"
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    steps: int = Field(36, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    warmup_steps: int = Field(3, ge=0)
+    steps: int = Field(default=36, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=3, ge=0)
     lora: LoRA = LoRA()
     save_steps: tuple[int, ...] = ()
     seed: int = 0
@@ -170,9 +171,9 @@ class PolicySettings(Config):
 
     task: str = "chain_sum"
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    problems: int = Field(200, ge=4)
-    samples: int = Field(2, ge=1)
-    max_new_tokens: int = Field(6, ge=1)
+    problems: int = Field(default=200, ge=4)
+    samples: int = Field(default=2, ge=1)
+    max_new_tokens: int = Field(default=6, ge=1)
     seed: int = 0
 
 
@@ -181,13 +182,13 @@ class Profile(Config):
 
     name: str
     about: str = ""
-    needs: tuple[str, ...] = Field((), description="what it needs beyond a laptop: 'gpu', 'hub'")
+    needs: tuple[str, ...] = Field(default=(), description="what it needs beyond a laptop: 'gpu', 'hub'")
     family: str
     roles: tuple[str, ...] = CORE_ROLES
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe: Recipe
     suites: tuple[str, ...]
-    margin: float = Field(1.0, gt=0, description="equivalence margin in score points, set in advance")
+    margin: float = Field(default=1.0, gt=0, description="equivalence margin in score points, set in advance")
     hrsa: HRSASettings = HRSASettings()
     policy: PolicySettings = PolicySettings()
     rlvr: RLVRSettings = RLVRSettings()

@@ -28,7 +28,8 @@ def run(study: Study, nodes: Sequence[Node], launcher: str = "here", **options: 
         study: the study that the nodes belong to.
         nodes: what is wanted.
         launcher: ``here``; ``workers`` (options: count, default one per GPU); or ``slurm`` (options
-            are submitit's ``slurm_*`` parameters without the prefix, and ``folder`` for logs).
+            are submitit's parameters for SLURM, and ``folder`` for logs).
+        **options: of the launcher.
 
     Raises:
         UsageError: for an unknown launcher.

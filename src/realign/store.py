@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import platform
 import resource
 import shutil
@@ -93,6 +92,7 @@ class Artifact:
 
     @property
     def bytes(self) -> int:
+        """Size of all files."""
         return sum(f["bytes"] for f in self.manifest["files"].values())
 
 
@@ -293,12 +293,12 @@ def _disk_errors(place: Path) -> Iterator[None]:
             raise RealignError(
                 f"the disk that holds {place} is full: free some space, or set REALIGN_STORE to another disk"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            if isinstance(error, FileExistsError | NotADirectoryError | PermissionError) or not os.access(
-                place, os.W_OK
-            ):
-                raise RealignError(
-                    f"the store {place} cannot be written ({error.strerror}): "
-                    "set REALIGN_STORE to a directory you own"
-                ) from error
+        if (
+            isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
+            or error.errno == errno.EROFS
+        ):
+            raise RealignError(
+                f"the store {place} cannot be written ({error.strerror}): "
+                "set REALIGN_STORE to a directory you own"
+            ) from error
         raise

@@ -115,8 +115,13 @@ def study(
 
     Args:
         profile: a profile's name or a TOML file.
-        family, roles, seeds: what is compared; None keeps the profile's choice.
-        texts, n_texts, k, attention: HRSA settings; None keeps the profile's choice.
+        family: a family of data/families.toml; None, here and below, keeps the profile's choice.
+        roles: roles that are compared; 'base' must be one.
+        seeds: training seeds, one embedding model a role and seed.
+        texts: text sets that HRSA reads.
+        n_texts: texts per text set.
+        k: neighbourhood sizes.
+        attention: how HRSA reads, 'bidirectional' or 'causal'.
 
     Raises:
         UsageError: for an unknown name or a value of the wrong kind.
@@ -185,7 +190,7 @@ def largest_difference(a: Path, b: Path) -> float:
             if pd.api.types.is_numeric_dtype(x[column]) and pd.api.types.is_numeric_dtype(y[column]):
                 if (x[column].isna() != y[column].isna()).any():
                     return float("inf")
-                gap = (x[column] - y[column]).abs().max()
+                gap = (x[column].astype(float) - y[column].astype(float)).abs().max()
                 worst = max(worst, 0.0 if pd.isna(gap) else float(gap))
             elif not x[column].fillna("").equals(y[column].fillna("")):
                 return float("inf")

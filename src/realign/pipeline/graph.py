@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from realign import texts
 from realign.store import Artifact, Request, Store
 
 # A stage's number goes up when its code changes what it computes: old artifacts are then not found.
@@ -25,6 +27,8 @@ VERSIONS = {
 }
 # Small results, which a profile publishes under data/results; the other stages hold weights.
 PUBLISHED = ("tuning-log", "policy", "training-log", "evaluate", "compare", "drift")
+
+text_sources = cache(texts.sources)  # reads package metadata, and is asked for by many nodes
 
 
 def request(stage: str, slug: str, config: dict[str, Any], inputs: dict[str, Any],
@@ -43,6 +47,7 @@ class Node:
 
     @property
     def label(self) -> str:
+        """Stage and slug, for progress and errors."""
         return f"{self.request.stage} {self.request.slug}"
 
 

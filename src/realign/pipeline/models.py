@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from realign import backbones, hardware, paths, texts
+from realign import backbones, hardware, paths
 from realign import config as cfg
 from realign.errors import UsageError, unknown
-from realign.pipeline.graph import Graph, Node, request
+from realign.pipeline.graph import Graph, Node, request, text_sources
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Model:
 
     @property
     def slug(self) -> str:
+        """Role, with the step of a checkpoint."""
         return self.role if self.step is None else f"{self.role}-step{self.step}"
 
     @property
     def needs(self) -> tuple[Node, ...]:
+        """The nodes whose files this model is loaded from."""
         return tuple(n for n in (self.materialised, self.tuned) if n is not None)
 
 
@@ -169,13 +171,11 @@ class Models:
         """Every checkpoint and final model of every sibling, by (role, tuning step)."""
         found: dict[tuple[str, int], Model] = {}
         for role in self.siblings:
-            registered = role in self.family.roles
-            last = (
-                backbones.trained_steps(self.family.backbone(role))
-                if registered
-                else self._tuning(role).steps
-            )
-            steps = self.family.checkpoints.get(role, {}) if registered else self._tuning(role).save_steps
+            if role in self.family.roles:
+                last, steps = self.family.steps.get(role), [*self.family.checkpoints.get(role, {})]
+            else:
+                settings = self._tuning(role)
+                last, steps = settings.steps, [*settings.save_steps]
             for step in sorted(s for s in steps if last is None or s < last):
                 found[role, step] = self.model(role, step)
             if last is not None:
@@ -214,7 +214,7 @@ class Models:
     def train_node(self, role: str, seed: int) -> Node:
         """Contrastive learning from one backbone with one seed."""
         model, recipe = self.model(role), self.profile.recipe
-        outside = {k: v for name in recipe.data for k, v in texts.sources(name).items()}
+        outside = {k: v for name in recipe.data for k, v in text_sources(name).items()}
         asked = request(
             "train",
             f"{self.family.name}-{role}-seed{seed}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from realign.pipeline.graph import Graph, Node, request
 from realign.pipeline.models import Model, Models
 
 BASELINES = ("bm25", "random")
+RANKING = ("Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking")
+
+data_sources = cache(suites.sources)  # reads the metadata of a dozen packages, for hundreds of nodes
 
 
 class Scoring:
@@ -25,6 +29,8 @@ class Scoring:
         self.profile = profile
         self.models = models
         self._encoder: tuple[str, Any] | None = None
+        self._suites: dict[str, Any] = {}
+        self._prompts: dict[str, Mapping[str, str]] = {}
 
     def nodes(self) -> list[Node]:
         """Every (model, task) result that the profile asks for."""
@@ -52,7 +58,7 @@ class Scoring:
         pairs = [(suite, task) for suite in self.profile.suites for task in suites.task_names(suite)]
         for name in BASELINES:
             for suite, task in pairs:
-                if name != "bm25" or suites.lexical(suite, task):
+                if name != "bm25" or self._type(suite, task) in RANKING:
                     labels = {"model": name, "role": "", "seed": -1, "suite": suite}
                     yield self._node(suite, task, *self._baseline(name)), labels
         for role in self.profile.roles:
@@ -78,27 +84,34 @@ class Scoring:
         def build(folder: Path) -> dict[str, Any]:
             from realign.evaluation import run
 
-            result = run.evaluate_task(load(), suites.task(suite, task))
-            result.save(folder)
+            found = {t.metadata.name: t for t in self._loaded(suite).tasks}
+            result = run.evaluate_task(load(), found[task], suite=suite)
+            result.scores.to_csv(folder / "scores.csv", index=False)
+            result.items.to_csv(
+                folder / "items.csv.gz", index=False, compression={"method": "gzip", "mtime": 0}
+            )
             compute = hardware.resolve(self.profile.device, self.profile.dtype)
             return {**result.manifest, "device": str(compute.device), "dtype": str(compute.dtype)}
 
         config = {
             "suite": suite,
             "task": task,
-            "instruction": suites.instruction(suite, task),
+            "instruction": self._instructions(suite)[task],
             "dtype": self.profile.dtype,
             "max_tokens": self.profile.recipe.max_passage_tokens,
         }
-        asked = request("evaluate", f"{slug}-{task}", config, identity, suites.sources(suite))
+        asked = request("evaluate", f"{slug}-{task}", config, identity, data_sources(suite))
         return Node(asked, build, needs)
 
     # -- subjects: (slug, identity, how to load, what is needed)
     def _baseline(self, name: str) -> tuple[str, dict[str, Any], Callable[[], Any], tuple[Node, ...]]:
         def load() -> Any:
             from realign.evaluation import baselines
+            from realign.evaluation.encoder import TaskEncoder
 
-            return baselines.load(name)
+            if name == "bm25":
+                return baselines.BM25()
+            return TaskEncoder(baselines.RandomVectors(), revision=name)
 
         return name, {"baseline": name}, load, ()
 
@@ -150,8 +163,32 @@ class Scoring:
     def _kept(self, key: str, make: Callable[[], Any]) -> Any:
         """Keep the last model loaded: consecutive tasks share it and its embeddings."""
         if self._encoder is None or self._encoder[0] != key:
-            from realign.evaluation.encoder import Encoder
+            from realign.evaluation import instructions
+            from realign.evaluation.encoder import TaskEncoder
 
             self._encoder = None  # free the old model before loading the new one
-            self._encoder = (key, Encoder(make()))
+            table = instructions.load(strict=self._strict)
+            self._encoder = (key, TaskEncoder(make(), table, revision=key))
         return self._encoder[1]
+
+    # -- suites, read once
+    @property
+    def _strict(self) -> bool:
+        """At the paper's scale a task without an instruction of its own is an error, not a default."""
+        return "hub" in self.profile.needs
+
+    def _loaded(self, suite: str) -> Any:
+        if suite not in self._suites:
+            self._suites[suite] = suites.load(suite)
+        return self._suites[suite]
+
+    def _instructions(self, suite: str) -> Mapping[str, str]:
+        if suite not in self._prompts:
+            self._prompts[suite] = suites.task_instructions(suite, strict=self._strict)
+        return self._prompts[suite]
+
+    def _type(self, suite: str, task: str) -> str:
+        known = {spec.name: spec.type for spec, _ in suites.specs(suite)}
+        if not known:
+            known = {t.metadata.name: t.metadata.type for t in self._loaded(suite).tasks}
+        return known[task]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from realign import config as cfg
-from realign import hardware, texts
+from realign import hardware, progress, texts
 from realign.errors import UsageError
-from realign.pipeline.graph import Graph, Node, request
+from realign.pipeline.graph import Graph, Node, request, text_sources
 from realign.pipeline.models import Models, Reader
 from realign.store import canonical
 
 # States of so many models stay in memory: the base, one sibling, and one to spare.
 KEPT = 3
+FEWEST = 10
+METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
+DRIFT_METRICS = ("correlation", "cka", "knn", "procrustes", "probe")
 
 
 class Similarity:
@@ -33,7 +37,8 @@ class Similarity:
         ceiling = self.ceiling_node()
         return [
             *self.pair_nodes("backbone").values(),
-            *self.drift_nodes().values(),
+            # Final models first: their states are still in memory.
+            *sorted(self.drift_nodes().values(), key=lambda n: "-step" in n.request.slug),
             *self.pair_nodes("embedding").values(),
             *([ceiling] if ceiling else []),
         ]
@@ -58,7 +63,8 @@ class Similarity:
         """Base-Emb under two seeds: how far the same recipe lands from itself (None with one seed)."""
         if len(self.profile.seeds) < 2:
             return None
-        return self.node(*(self.models.read_embedding("base", seed) for seed in self.profile.seeds[:2]))
+        first, second = (self.models.read_embedding("base", seed) for seed in self.profile.seeds[:2])
+        return self.node(first, second)
 
     def noise_ceiling(self) -> Any:
         """Report of the same recipe under two seeds, or None when there is one seed."""
@@ -91,23 +97,59 @@ class Similarity:
             from realign import hrsa
 
             compute = hardware.resolve(self.profile.device, settings.dtype)
-            metrics = hrsa.DRIFT_METRICS if stage == "drift" else None
-            report = hrsa.compare_activations(self._read(a), self._read(b), settings, metrics=metrics)
+            first, second = self._read(a), self._read(b)
+            report = hrsa.compare_activations(
+                first,
+                second,
+                settings,
+                labels=[f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)],
+                probes=self._probes(first, second),
+                metrics=DRIFT_METRICS if stage == "drift" else METRICS,
+                detail="summary" if stage == "drift" else "full",
+                device=compute.device,
+            )
             report.save(folder)
             return {"device": str(compute.device), "dtype": str(compute.dtype), "seed": settings.seed}
 
-        names = sorted({*settings.texts, settings.probe_set})
         return Node(
             request(
                 stage,
                 f"{self.models.family.name}-{a.slug}-{b.slug}",
                 {"hrsa": settings.model_dump(mode="json")},
                 {"a": a.identity, "b": b.identity},
-                {key: value for name in names for key, value in texts.sources(name).items()},
+                {key: value for name in settings.texts for key, value in text_sources(name).items()},
             ),
             build,
             (*a.needs, *b.needs),
         )
+
+    @cached_property
+    def sets(self) -> list[texts.TextSet]:
+        """The text sets that are read."""
+        settings = self.profile.hrsa
+        return [texts.load(name, settings.n_texts, seed=settings.seed) for name in settings.texts]
+
+    def _probes(self, a: Any, b: Any) -> dict[str, Any]:
+        """Labelled text embeddings (mean-pooled last layer) of every text set that has classes.
+
+        Classes with fewer than FEWEST texts are left out: the paper's split has ten folds.
+        """
+        from realign import hrsa
+
+        found, start = {}, 0
+        for each in self.sets:
+            counts = Counter(each.labels)
+            kept = [i for i, label in enumerate(each.labels) if counts[label] >= FEWEST]
+            rows = [start + i for i in kept]
+            start += len(each.texts)
+            if len({each.labels[i] for i in kept}) > 1:
+                found[each.name] = hrsa.Probe(
+                    a.pooled[-1][rows],
+                    b.pooled[-1][rows],
+                    [each.labels[i] for i in kept],
+                    [each.groups[i] for i in kept] if each.groups else None,
+                )
+        return found
 
     def _read(self, reader: Reader) -> Any:
         """One pass over the texts per model; the states of the last few models stay in memory."""
@@ -116,12 +158,21 @@ class Similarity:
         key = canonical(reader.identity)
         if key not in self._states:
             settings = self.profile.hrsa
-            sets = [texts.load(name, settings.n_texts, seed=settings.seed) for name in settings.texts]
-            probe = texts.load(settings.probe_set, settings.probe_texts, seed=settings.seed)
+            read = [text for each in self.sets for text in each.texts]
             model, tokenizer = reader.open()
             while len(self._states) >= KEPT:
                 self._states.popitem(last=False)
-            self._states[key] = hrsa.collect(model, tokenizer, sets, probe, settings, desc=reader.slug)
+            self._states[key] = hrsa.collect(
+                model,
+                tokenizer,
+                read,
+                tokens=max(settings.cka_tokens, settings.knn_tokens),
+                seed=settings.seed,
+                max_tokens=settings.max_tokens,
+                progress=lambda batches, total, desc: progress.track(
+                    batches, total, f"read {reader.slug}", "batch"
+                ),
+            )
         self._states.move_to_end(key)
         return self._states[key]
 

@@ -1,0 +1,101 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # RQ1: does a better reasoner make a better embedding model?
+#
+# **Question.** A backbone tuned with reinforcement learning from verifiable rewards (RLVR) reasons better than its base. Trained contrastively under the *same* recipe, is it a better embedding model?
+#
+# **The paper's claim (C1).** No: across multilingual, code and reasoning-intensive retrieval benchmarks there is a *null effect*. RLVR-initialised models show no consistent advantage over base-initialised ones; supervised fine-tuning (SFT) shifts scores more {cite:p}`chan2026reasoning`.
+#
+# **How it is tested here.** Every role of one family (`base`, `reason`, `sft`) is trained with the identical recipe and the same seeds, then scored on suites that stand for the paper's benchmarks. "No advantage" is a claim of equivalence, so a margin is set in advance and the 90% interval of the paired difference must lie inside it (two one-sided tests at 5%, {cite:p}`lakens2017equivalence`). Pairs share the seed, and so the order of the data.
+
+# %% tags=["parameters"]
+profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
+family = ""  # a backbone family of data/families.toml; empty: the profile's
+seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
+
+# %%
+from realign import claims, figures, pipeline, tables
+
+figures.setup()
+study = pipeline.study(
+    profile, family=family or None, seeds=seeds or None,
+)
+
+# %% [markdown]
+# ## Mean scores by suite
+#
+# Mean over the tasks of a suite, then over seeds. Δ is the difference to `base` paired by seed, ± its standard deviation over seeds. The untrained row is the same base without contrastive learning (mean pooling); BM25 is shown where it applies to every task of a row, random vectors are the floor.
+
+# %%
+scores = study.scores()
+tables.show(tables.display_scores(tables.score_table(scores, by="suite")))
+
+# %% [markdown]
+# ## By task type
+
+# %%
+tables.show(tables.display_scores(tables.score_table(scores, by="type")))
+
+# %% [markdown]
+# ## By task
+
+# %%
+tables.show(tables.display_scores(tables.score_table(scores, by="task")))
+
+# %% [markdown]
+# ## Paired differences against the equivalence margin
+#
+# Each mark is the mean difference to base-Emb, each bar its 90% interval over training seeds. Inside the grey band a difference is too small to matter by the margin of the profile; an open mark has one seed only, so the variance of training is unidentified.
+
+# %% mystnb={"image": {"alt": "Forest plot of score differences of reason-Emb and sft-Emb to base-Emb, by task and suite, with 90 percent intervals and the equivalence margin"}}
+figures.forest(scores, margin=study.profile.margin)
+
+# %% [markdown]
+# ## Against the baselines
+#
+# A difference between roles means something only if training did: each dot is a trained model (one a seed), open dots are models without contrastive learning, BM25 and random vectors.
+
+# %% mystnb={"image": {"alt": "Dot plot of mean scores by suite for trained models, untrained backbones, BM25 and random vectors"}}
+figures.score_dots(scores)
+
+# %% [markdown]
+# ## Did training go the same way?
+#
+# Mean over seeds; the band is the range of the seeds.
+
+# %% mystnb={"image": {"alt": "Loss, in-batch accuracy and gradient norm along contrastive learning for each role"}}
+logs = study.training_logs()
+figures.training_curves(logs)
+
+# %%
+tables.show(tables.training_summary(logs))
+
+# %% [markdown]
+# ## What it means at this scale
+#
+# The verdict below is computed from the numbers on this page, by the rule that is written in `data/claims.toml`.
+
+# %%
+claims.verdict(study, "C1")
+
+# %% [markdown]
+# Read it with its limits: the tasks of a suite are fixed, so the interval covers the randomness of training and not the choice of tasks; a small backbone with a short recipe moves less than the paper's models do, and equivalence between weak models says little about strong ones.
+
+# %% [markdown]
+# ## Where these numbers come from
+#
+# Every artifact that the cells above have read: `published` ones came with the repository and were found under the same key, `local` ones were computed on this machine.
+
+# %%
+tables.show(tables.provenance(study))

@@ -1,0 +1,124 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # RQ2: what does RLVR change in the latent space, and what does SFT change?
+#
+# **Question.** Two models that score the same may still represent text differently. What differences between the latent spaces does hierarchical representation similarity analysis (HRSA) expose, and do RLVR and SFT differ?
+#
+# **The paper's claims.** RLVR preserves global geometry and linear readout (C2), irreversibly reorganises local neighbourhoods (C3), and when prolonged drifts the coordinate basis (C4). SFT restructures the landscape: lower similarity and lower transfer (C5) {cite:p}`chan2026reasoning`.
+#
+# **How it is tested here.** Both models read the same texts once; every hidden state of every layer is compared. Layer 0 is the token embedding and the last layer comes after the final norm. Each figure shows the **reference** estimator (held out, debiased, without sink tokens, chance-corrected: what we stand behind) and, in a second row, the **paper** estimator (as in the paper's public code), see {doc}`../methods`. Bands are 95% intervals over texts.
+
+# %% tags=["parameters"]
+profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
+family = ""  # a backbone family of data/families.toml; empty: the profile's
+seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
+texts = []  # text sets that both models read, for example ["docs", "messages"]; empty: the profile's
+n_texts = 0  # texts of each set; 0: the profile's
+k = []  # neighbourhood sizes, for example [5, 20]; empty: the profile's
+attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the profile's
+
+# %%
+from realign import claims, figures, pipeline, tables
+
+figures.setup()
+study = pipeline.study(
+    profile, family=family or None, seeds=seeds or None, texts=texts or None,
+    n_texts=n_texts or None, k=k or None, attention=attention or None,
+)
+
+# %%
+pairs = study.comparisons("backbone")
+tables.show(tables.similarity_table(pairs))
+
+# %% [markdown]
+# ## Global geometry: linear CKA
+#
+# Every layer of base against every layer of its sibling. A bright diagonal says that the same layer still does the same; the levels off the diagonal say how fast layers differ from one another.
+
+# %% mystnb={"image": {"alt": "Heat maps of linear CKA between all layers of base and reason, and of base and sft, for both estimators"}}
+figures.layer_heatmaps({"": pairs}, "cka")
+
+# %% [markdown]
+# The diagonals of those maps, with intervals:
+
+# %% mystnb={"image": {"alt": "Linear CKA of matching layers, by layer, for base and reason and for base and sft"}}
+figures.layer_profiles({"": pairs}, "cka")
+
+# %% [markdown]
+# ## What could fake a similarity
+#
+# A few sink tokens or massive dimensions can carry most of the norm and make any two models look alike. Where these shares are high, trust the reference row of the diagonals above (it leaves sinks out) over the paper row and over the full maps (which keep all tokens).
+
+# %% mystnb={"image": {"alt": "Share of the squared norm held by the top dimension and by the top one percent of tokens, by layer and model"}}
+figures.sinks({"": pairs})
+
+# %% [markdown]
+# ## Local geometry: k-NN overlap
+#
+# The share of a token's nearest neighbours that both models agree on. Chance-corrected above (0 is chance, 1 is the same neighbours), the paper's Jaccard index below. Values for different k are not comparable with each other.
+
+# %% mystnb={"image": {"alt": "k-nearest-neighbour overlap by layer for each k, with chance level"}}
+figures.neighbours({"": pairs})
+
+# %% [markdown]
+# ## Coordinate basis: dimension-wise correlation
+#
+# Does dimension *i* still mean the same? Over all layer pairs, and one by one at the last layer.
+
+# %% mystnb={"image": {"alt": "Heat maps of the mean dimension-wise correlation between all layers"}}
+figures.layer_heatmaps({"": pairs}, "correlation")
+
+# %% mystnb={"image": {"alt": "Histogram of the correlation of each dimension at the last layer"}}
+figures.correlation_histograms({"": pairs})
+
+# %% [markdown]
+# ## Coordinate basis: orthogonal Procrustes
+#
+# The best rotation of one model onto the other at the last layer, and how far each of its rows is from a single axis. R² is scored on texts that the rotation was not fitted on (reference) and on the same texts (paper).
+
+# %% mystnb={"image": {"alt": "Absolute Procrustes rotation at the last layer and inverse row entropy by layer"}}
+figures.rotations({"": pairs})
+
+# %% mystnb={"image": {"alt": "Variance explained after Procrustes alignment, by layer, held out and in sample"}}
+figures.layer_profiles({"": pairs}, "r2")
+
+# %% [markdown]
+# ## Linear readout: cross-model probes
+#
+# A linear classifier fitted on one model's embeddings of texts reads the other model's, without refitting. The target's own probe is the ceiling, the majority class the floor.
+
+# %% mystnb={"image": {"alt": "Bars of probe accuracy on the own and on the other model, with the majority-class floor"}}
+figures.probes({"": pairs})
+
+# %%
+tables.show(tables.probe_table(pairs))
+
+# %% [markdown]
+# ## What it means at this scale
+#
+# Computed from the numbers on this page (and, for C3, from those of {doc}`rq3_realignment`) by the rules in `data/claims.toml`.
+
+# %%
+claims.verdict(study, "C2", "C3", "C4", "C5")
+
+# %% [markdown]
+# The thresholds are ours and were set before the results. A short low-rank RLVR run moves a model less than a long full-parameter one: "preserved" is then the easy half of the claims, and "drifted" the hard one.
+
+# %% [markdown]
+# ## Where these numbers come from
+#
+# Every artifact that the cells above have read: `published` ones came with the repository and were found under the same key, `local` ones were computed on this machine.
+
+# %%
+tables.show(tables.provenance(study))

@@ -1,0 +1,186 @@
+"""An :class:`~realign.embedding.Embedder`, or any outside model, as an encoder for mteb.
+
+The instruction of a task goes before every query and before the texts of symmetric tasks
+(classification, clustering, pairs, bitext); documents get none. Embeddings are kept by text and
+instruction, so tasks that share texts read them once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import PromptType
+
+from realign.embedding import Embedder, Stats, query_prefix
+from realign.errors import RealignError, UsageError
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+
+class TextEncoder(Protocol):
+    """What scores can be measured of: texts in, (n, d) float32 out, with counts of what was read."""
+
+    stats: Stats
+
+    def encode(self, texts: Sequence[str], instruction: str | None = None) -> np.ndarray:
+        """Embed texts; an instruction is for queries."""
+        ...
+
+
+class SentenceEncoder:
+    """A sentence-transformers model with other pooling or modules than ours.
+
+    Args:
+        model: the loaded model; its own pooling and normalisation are used.
+        instructed: give it the task instruction as a prompt (False for models not trained with one).
+    """
+
+    def __init__(self, model: Any, *, instructed: bool = True) -> None:
+        self.model = model
+        self.instructed = instructed
+        self.stats = Stats()
+
+    def encode(self, texts: Sequence[str], instruction: str | None = None) -> np.ndarray:
+        """Embed texts in the model's own way; (n, d) float32, rows of length 1."""
+        prompt = query_prefix(instruction) if instruction and self.instructed else None
+        vectors = self.model.encode(
+            list(texts),
+            prompt=prompt,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        limit = self.model.max_seq_length
+        lengths = [len(ids) for ids in self.model.tokenizer(list(texts), verbose=False)["input_ids"]]
+        self.stats.texts += len(texts)
+        self.stats.tokens += sum(min(length, limit or length) for length in lengths)
+        self.stats.truncated += sum(length > limit for length in lengths) if limit else 0
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class TaskEncoder(AbsEncoder):
+    """A text encoder as an mteb model.
+
+    Args:
+        backend: an Embedder, a :class:`SentenceEncoder` or anything with their two members.
+        instruction_of: gives a task's instruction (None for no instruction); called with name and type.
+        revision: content digest of the model, so that no two local models share anything in mteb.
+        keep: remember embeddings between tasks.
+    """
+
+    def __init__(
+        self,
+        backend: TextEncoder,
+        instruction_of: Callable[[str, str], str | None] = lambda name, kind: None,
+        *,
+        name: str = "realign/model",
+        revision: str = "unnamed",
+        keep: bool = True,
+    ) -> None:
+        self.model = backend
+        self.instruction_of = instruction_of
+        self.keep = keep
+        self.known: dict[tuple[str, str | None], np.ndarray] = {}
+        self.used: dict[str, set[str | None]] = {}
+        self.mteb_model_meta = ModelMeta.create_empty(
+            overwrites={"name": name, "revision": revision, "similarity_fn_name": ScoringFunction.COSINE}
+        )
+
+    @property
+    def stats(self) -> Stats:
+        """What has been read so far."""
+        return self.model.stats
+
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Embed what mteb's data loader gives: (n, d) float32; an empty text is a zero vector and counted."""
+        instruction = None
+        if prompt_type is not PromptType.document:
+            instruction = self.instruction_of(task_metadata.name, task_metadata.type)
+        self.used.setdefault("document" if prompt_type is PromptType.document else "query", set()).add(
+            instruction
+        )
+        texts = [text for batch in inputs for text in batch["text"]]
+        self.model.stats.empty += sum(not text.strip() for text in texts)
+        known = self.known if self.keep else {}
+        new = list(dict.fromkeys(t for t in texts if t.strip() and (t, instruction) not in known))
+        if new:
+            known.update(
+                zip(((t, instruction) for t in new), self.model.encode(new, instruction), strict=True)
+            )
+        width = next((len(v) for v in known.values()), 0)
+        if not width:
+            raise RealignError(f"task {task_metadata.name}: all {len(texts)} texts are empty")
+        zero = np.zeros(width, dtype=np.float32)
+        return np.stack([known[t, instruction] if t.strip() else zero for t in texts])
+
+
+def load_outside(
+    reference: Any,
+    *,
+    instructed: bool = True,
+    trust_remote_code: bool = False,
+    device: str = "cpu",
+) -> TextEncoder | Any:
+    """Open a model that is not an artifact of ours.
+
+    Args:
+        reference: a directory, a hub name, a loaded SentenceTransformer, or any object with mteb's
+            encoder protocol (returned as it is: its own prompts are used, and what it reads is not counted).
+        instructed: whether the model was trained with task instructions.
+        trust_remote_code: run Python code that comes with a hub model. It can do anything on this
+            machine that you can: say yes only for authors you trust.
+        device: torch device.
+
+    Raises:
+        UsageError: not a model that can be evaluated.
+        RealignError: it cannot be loaded (no network, missing files).
+    """
+    if not isinstance(reference, str | Path):
+        if type(reference).__module__.startswith("sentence_transformers"):
+            return SentenceEncoder(reference, instructed=instructed)
+        if isinstance(reference, Embedder | SentenceEncoder) or (
+            callable(getattr(reference, "encode", None)) and hasattr(reference, "mteb_model_meta")
+        ):
+            return reference
+        raise UsageError(
+            f"cannot evaluate a {type(reference).__name__}: give a directory, a hub name or an mteb encoder"
+        )
+    if isinstance(reference, Path) and not reference.is_dir():
+        raise RealignError(f"no model directory {reference}")
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(str(reference), trust_remote_code=trust_remote_code, device=device)
+    except Exception as error:
+        raise RealignError(
+            f"cannot load the embedding model '{reference}' ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "give an existing directory, or a hub name where the hub can be reached"
+        ) from error
+    return SentenceEncoder(model, instructed=instructed)
+
+
+def content_digest(folder: Path) -> str:
+    """Sha256 over the names and contents of a model directory's files."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as stream:
+            total.update(
+                f"{path.relative_to(folder)}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
+            )
+    return total.hexdigest()

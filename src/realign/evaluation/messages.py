@@ -1,0 +1,243 @@
+"""Multilingual tasks from Sphinx's message catalogues, and tasks over the prose of library documentation.
+
+Only texts on the evaluation side of :mod:`realign.texts` are used, so none is in training. The three
+tasks over translated messages share their texts and one instruction, so a model reads them once.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, order_key, sample
+from realign.texts import corpus
+from realign.texts.corpus import Function, Message
+
+# gettext language -> mteb's code; those with the most messages on the evaluation side
+LANGUAGES = {
+    "fr": "fra-Latn",
+    "es": "spa-Latn",
+    "pt_BR": "por-Latn",
+    "ca": "cat-Latn",
+    "id": "ind-Latn",
+    "tr": "tur-Latn",
+    "ja": "jpn-Jpan",
+    "zh_CN": "zho-Hans",
+}
+LIBRARIES = (
+    "matplotlib",
+    "pandas",
+    "sympy",
+    "torch",
+    "networkx",
+    "SQLAlchemy",
+    "scikit-learn",
+    "transformers",
+)
+SPHINX_LICENSE = "https://opensource.org/license/bsd-2-clause"
+LIBRARY_LICENSE = "multiple"
+
+
+def words(text: str) -> set[str]:
+    """Lower-case words of a text."""
+    return set(re.findall(r"[^\W\d_]{2,}", text.lower()))
+
+
+@lru_cache(maxsize=1)
+def _messages() -> tuple[Message, ...]:
+    """Messages in plain prose: no placeholders or names that would give the translation away."""
+    plain = [
+        m
+        for m in corpus.catalogues("eval")
+        if not re.search(r"[%{}<>`@*\\_/]|\b[a-z]+\.[a-z]+|\"", m.text) and 3 <= len(m.text.split()) <= 25
+    ]
+    return tuple(m for m in plain if all(language in m.translations for language in LANGUAGES))
+
+
+def _chosen(n: int) -> list[Message]:
+    return sample(_messages(), n, key=lambda m: m.key, salt="messages")
+
+
+def message_bitext(n: int) -> Columns:
+    """English message and its translation, ``n`` messages in each of eight languages."""
+    chosen = _chosen(n)
+    return Columns(
+        {
+            f"en-{language}": {
+                "test": {
+                    "sentence1": [m.text for m in chosen],
+                    "sentence2": [m.translations[language] for m in chosen],
+                }
+            }
+            for language in LANGUAGES
+        }
+    )
+
+
+def message_pairs(n: int) -> Columns:
+    """Message with its translation (1) and with that of the message nearest in length and words (0)."""
+    chosen = _chosen(n)
+    subsets: dict[str, dict[str, dict[str, list]]] = {}
+    for language in LANGUAGES:
+        left: list[str] = []
+        right: list[str] = []
+        labels: list[int] = []
+        for message in chosen:
+            near = max(
+                (m for m in chosen if m.key != message.key),
+                key=lambda m: (
+                    len(words(m.text) & words(message.text)),
+                    -abs(len(m.translations[language]) - len(message.translations[language])),
+                ),
+            )
+            left += [message.text, message.text]
+            right += [message.translations[language], near.translations[language]]
+            labels += [1, 0]
+        subsets[f"en-{language}"] = {"test": {"sentence1": left, "sentence2": right, "labels": labels}}
+    return Columns(subsets)
+
+
+def message_retrieval(n: int) -> Corpus:
+    """From a message in another language to the English one, among all plain English messages."""
+    chosen = _chosen(n)
+    others = [
+        m for m in corpus.catalogues("eval") if m.key not in {c.key for c in chosen} and "%" not in m.text
+    ]
+    documents = chosen + sample(others, 3 * n, key=lambda m: m.key, salt="distractors")
+    ids = {m.key: f"d{i}" for i, m in enumerate(documents)}
+    queries = {(ids[m.key], k): m.translations[k] for m in chosen for k in LANGUAGES}
+    return Corpus(
+        queries={f"{d}-{k}": text for (d, k), text in queries.items()},
+        documents={ids[m.key]: clip(m.text, 160) for m in documents},
+        relevant={f"{d}-{k}": {d: 1} for d, k in queries},
+    )
+
+
+@lru_cache(maxsize=1)
+def _documented() -> tuple[Function, ...]:
+    return tuple(f for f in corpus.functions("eval") if f.package in LIBRARIES and not f.name.startswith("_"))
+
+
+def library_clustering(n: int) -> Columns:
+    """Documentation summaries, to be grouped by the library they come from."""
+    texts, labels = [], []
+    for library in LIBRARIES:
+        named = re.compile(re.escape(library.partition("-")[0]), re.IGNORECASE)
+        pool = [f for f in _documented() if f.package == library and not named.search(f.summary)]
+        for f in sample(pool, n // len(LIBRARIES), key=lambda f: f.module + f.name, salt="clustering"):
+            texts.append(clip(f.summary, 160))
+            labels.append(library)
+    return Columns({"default": {"test": {"sentences": texts, "labels": labels}}})
+
+
+def description_reranking(n: int) -> Corpus:
+    """From the summary of a function to its description, among those of seven others of its library."""
+    group = 8
+    queries: dict[str, str] = {}
+    documents: dict[str, str] = {}
+    candidates: dict[str, list[str]] = {}
+    usable = list({clip(f.description, 220): f for f in _documented() if len(f.description) > 120}.values())
+    for library in LIBRARIES[: max(1, n // group)]:
+        pool = [f for f in usable if f.package == library]
+        # one seed function and those nearest to it in words: negatives that are about the same thing
+        seed = min(pool, key=lambda f: order_key("rerank", f.module, f.name))
+        near = sorted(
+            pool,
+            key=lambda f: (
+                -len(words(f.summary) & words(seed.summary)) / len(words(f.summary) | words(seed.summary)),
+                order_key(f.module, f.name),
+            ),
+        )[: min(group, n)]
+        ids = [f"{library}-{i}" for i in range(len(near))]
+        for name, f in zip(ids, near, strict=True):
+            queries[f"q-{name}"] = clip(f.summary, 160)
+            documents[name] = clip(f.description, 220)
+            candidates[f"q-{name}"] = ids
+    return Corpus(queries, documents, {q: {q[2:]: 1} for q in queries}, candidates=candidates)
+
+
+_PAIRS = {f"en-{k}": ("eng-Latn", code) for k, code in LANGUAGES.items()}
+_SPHINX = "Sphinx message catalogues, eight languages, evaluation side"
+_LIBRARIES = "docstrings of eight installed libraries, evaluation side"
+
+SPECS = (
+    TaskSpec(
+        name="SphinxBitextMining",
+        type="BitextMining",
+        build=message_bitext,
+        n=16,
+        smoke_n=4,
+        main_score="f1",
+        description="Find the translation of an English interface message.",
+        source=_SPHINX,
+        gold="the catalogue's translation, by volunteers, entries marked fuzzy left out",
+        weakness="one narrow domain; 16 candidates are few; other messages of the domain are in training",
+        license=SPHINX_LICENSE,
+        languages=_PAIRS,
+        domains=("Programming", "Written"),
+        packages=("sphinx",),
+    ),
+    TaskSpec(
+        name="SphinxTranslationPairs",
+        type="PairClassification",
+        build=message_pairs,
+        n=16,
+        smoke_n=4,
+        main_score="max_ap",
+        description="Tell a translation from the translation of a similar message.",
+        source=_SPHINX,
+        gold="the catalogue's translation; negatives are other messages' translations",
+        weakness="same texts as SphinxBitextMining, so the two are not independent",
+        license=SPHINX_LICENSE,
+        languages=_PAIRS,
+        domains=("Programming", "Written"),
+        packages=("sphinx",),
+    ),
+    TaskSpec(
+        name="SphinxCrossLingualRetrieval",
+        type="Retrieval",
+        build=message_retrieval,
+        n=16,
+        smoke_n=4,
+        main_score="ndcg_at_10",
+        description="Find the English message of which the query is a translation, among all messages.",
+        source=_SPHINX,
+        gold="the catalogue's translation",
+        weakness="queries are those of SphinxBitextMining; words that are not translated give some away",
+        license=SPHINX_LICENSE,
+        languages=("eng-Latn", *LANGUAGES.values()),
+        domains=("Programming", "Written"),
+        packages=("sphinx",),
+    ),
+    TaskSpec(
+        name="LibraryDocsClustering",
+        type="Clustering",
+        build=library_clustering,
+        n=120,
+        smoke_n=24,
+        main_score="v_measure",
+        description="Group one-sentence function descriptions by the library they come from.",
+        source=_LIBRARIES,
+        gold="the library; summaries that name it are left out",
+        weakness="libraries overlap in topic, so no model can reach 100",
+        license=LIBRARY_LICENSE,
+        domains=("Programming", "Written"),
+        subtypes=("Thematic clustering",),
+        packages=tuple(LIBRARIES),
+    ),
+    TaskSpec(
+        name="LibraryDocsReranking",
+        type="Reranking",
+        build=description_reranking,
+        n=64,
+        smoke_n=8,
+        main_score="map_at_1000",
+        description="Rank the description that belongs to a one-sentence summary above those of similar functions.",
+        source=_LIBRARIES,
+        gold="summary and description stand in one docstring",
+        weakness="shared words solve a part; training has pairs of the same form from other functions",
+        license=LIBRARY_LICENSE,
+        domains=("Programming", "Written"),
+        packages=tuple(LIBRARIES),
+    ),
+)

@@ -1,0 +1,119 @@
+"""What a laptop task is: its data in plain Python, and how it is described. Imports no mteb.
+
+A builder is a pure function of the installed packages and of a size, so the same environment
+always gives the same data; ``TaskSpec.digest`` says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Data of a task without a corpus: ``subsets[subset][split][column]`` is a list of values."""
+
+    subsets: Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Data of a retrieval or reranking task: texts by id, gold grades, and what each query may see.
+
+    ``candidates`` (reranking) lists the only documents of a query; ``excluded`` the documents that
+    are taken out of its ranking, as in BRIGHT.
+    """
+
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+    relevant: Mapping[str, Mapping[str, int]]
+    candidates: Mapping[str, Sequence[str]] | None = None
+    excluded: Mapping[str, Sequence[str]] | None = None
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One laptop task.
+
+    ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are the sizes of the two suites.
+    ``gold`` says why the labels are right, ``weakness`` what the task cannot show.
+    """
+
+    name: str
+    type: str
+    build: Callable[[int], Columns | Corpus]
+    n: int
+    smoke_n: int
+    main_score: str
+    description: str
+    source: str
+    gold: str
+    weakness: str
+    license: str
+    languages: Mapping[str, Sequence[str]] | Sequence[str] = ("eng-Latn",)
+    domains: tuple[str, ...] = ("Written",)
+    subtypes: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self, n: int) -> Columns | Corpus:
+        """Build the data once per process and size."""
+        return _data(self, n)
+
+    def digest(self, n: int) -> str:
+        """Sha256 of the data: two equal digests mean two equal tasks."""
+        text = json.dumps(asdict(self.data(n)), ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@lru_cache(maxsize=64)
+def _data(spec: TaskSpec, n: int) -> Columns | Corpus:
+    return spec.build(n)
+
+
+def texts(data: Columns | Corpus) -> list[str]:
+    """Return every text of a task's data, so that it can be checked against training texts."""
+    if isinstance(data, Corpus):
+        return [*data.queries.values(), *data.documents.values()]
+    columns = [c for splits in data.subsets.values() for columns in splits.values() for c in columns.values()]
+    return [value for column in columns for value in column if isinstance(value, str)]
+
+
+def example(data: Columns | Corpus) -> tuple[str, str]:
+    """Return one example of a task: a query with its relevant document, a pair, or a text with its label."""
+    if isinstance(data, Corpus):
+        query, grades = next(iter(data.relevant.items()))
+        return data.queries[query], data.documents[next(iter(grades))]
+    columns = next(iter(data.subsets.values()))["test"]
+    keys = ("sentence1", "sentence2") if "sentence1" in columns else tuple(columns)[:2]
+    return str(columns[keys[0]][0]), str(columns[keys[1]][0])
+
+
+def order_key(*parts: str) -> str:
+    """Sort key that looks random but is the same on every machine and Python version."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def sample(items: Iterable[T], n: int, key: Callable[[T], str], salt: str = "") -> list[T]:
+    """First ``n`` items in digest order (all of them if there are fewer)."""
+    return sorted(items, key=lambda item: order_key(salt, key(item)))[:n]
+
+
+def clip(text: str, characters: int) -> str:
+    """Shorten a text to at most ``characters``, at a white space when there is one."""
+    text = text.strip()
+    if len(text) <= characters:
+        return text
+    cut = text[:characters]
+    space = max(cut.rfind(" "), cut.rfind("\n"))
+    return (cut[:space] if space > characters // 2 else cut).rstrip()

@@ -1,0 +1,40 @@
+"""Every figure of the book: one function each, frames in, a matplotlib Figure out.
+
+One look for all: a light card that reads the same on a light and on a dark page, Okabe-Ito colours for
+roles, cividis for heat maps (rasterised inside the SVG), intervals drawn wherever there are any, and the
+noise ceiling (the same recipe under another seed) as a grey band. Figures are made without pyplot, so a
+notebook shows each once and nothing is kept in memory; the SVG of the same numbers is the same bytes.
+"""
+
+from realign.figures.mechanism import behaviour_and_drift, drift_per_behaviour
+from realign.figures.scores import forest, score_dots, training_curves, tuning_curves
+from realign.figures.similarity import (
+    before_after,
+    correlation_histograms,
+    layer_heatmaps,
+    layer_profiles,
+    neighbours,
+    probes,
+    rotations,
+    sinks,
+)
+from realign.figures.style import setup, style
+
+__all__ = [
+    "before_after",
+    "behaviour_and_drift",
+    "correlation_histograms",
+    "drift_per_behaviour",
+    "forest",
+    "layer_heatmaps",
+    "layer_profiles",
+    "neighbours",
+    "probes",
+    "rotations",
+    "score_dots",
+    "setup",
+    "sinks",
+    "style",
+    "training_curves",
+    "tuning_curves",
+]

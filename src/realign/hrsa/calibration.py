@@ -1,0 +1,138 @@
+"""Uncertainty and nulls. The resampled unit is the text, never the token.
+
+A text's tokens depend on one another, so intervals come from resampling texts. For U-statistics such as
+debiased CKA a plain bootstrap counts pairs of copies of one token and is biased upwards; therefore every
+statistic hands over its **influence**: how much the value moves when one text is given more weight. A
+resample that draws text t w_t times has value ``value + sum_t (w_t - 1) * influence_t`` (the
+infinitesimal jackknife). Influences of two comparisons on the same texts subtract, which gives
+intervals of differences, and average, which gives intervals of layer means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realign.hrsa.arrays import as_groups
+
+
+def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Draw how often each text occurs in each bootstrap resample: (resamples, texts)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(texts, np.full(texts, 1 / texts), size=resamples).astype(np.float64)
+
+
+def interval(
+    value: NDArray[Any] | float, influence: NDArray[Any], weights: NDArray[Any], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile interval of ``value`` from its influences.
+
+    Args:
+        value: (...) reported numbers.
+        influence: (..., texts) influence of each text on each of them.
+        weights: (resamples, texts) from :func:`resample_weights`.
+        level: coverage.
+
+    Returns:
+        low and high, each shaped like ``value``; NaN where there are fewer than 2 texts or no resamples.
+    """
+    value = np.asarray(value, dtype=np.float64)
+    texts = influence.shape[-1]
+    if weights.shape[0] == 0 or texts < 2:
+        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    # sqrt(T / (T - 1)): a resample's spread is that of T - 1 free texts.
+    shifts = np.sqrt(texts / (texts - 1)) * (influence.astype(np.float64) @ (weights - 1).T)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(value[..., None] + shifts, tails, axis=-1)
+    return low, high
+
+
+def mean_influence(per_row: NDArray[Any], groups: NDArray[Any], texts: int) -> NDArray[np.float64]:
+    """Influence of each text on the mean over rows (tokens) of ``per_row`` (..., n): (..., texts)."""
+    n = per_row.shape[-1]
+    centred = per_row - per_row.mean(axis=-1, keepdims=True)
+    flat = centred.reshape(-1, n)
+    sums = np.stack([np.bincount(groups, weights=row, minlength=texts) for row in flat])
+    return (sums / n).reshape(*per_row.shape[:-1], texts)
+
+
+def text_order(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Row order (n,) that puts whole texts in another order and keeps the order within each text.
+
+    Pairing X's rows with ``Y[order]`` breaks the pairing but keeps each text's dependence: the null of
+    "these two models were shown unrelated texts".
+    """
+    numbers = as_groups(groups, len(groups))
+    rank = rng.permutation(int(numbers.max()) + 1)
+    return np.argsort(rank[numbers], kind="stable")
+
+
+def halves(groups: NDArray[Any], seed: int) -> NDArray[np.bool_]:
+    """Mark the rows of a random half of the texts: (n,) bool, about half of the rows True."""
+    numbers = as_groups(groups, len(groups))
+    count = int(numbers.max()) + 1
+    if count < 2:
+        raise ValueError("at least 2 texts are needed to hold one half out")
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(count)[: count // 2]] = True
+    return chosen[numbers]
+
+
+def p_value(observed: float, null: Sequence[float] | NDArray[Any], *, larger: bool = True) -> float:
+    """Permutation p-value (b + 1) / (m + 1) of Phipson and Smyth (2010): never 0, valid for any m."""
+    draws = np.asarray(null, dtype=np.float64)
+    beyond = np.sum(draws >= observed) if larger else np.sum(draws <= observed)
+    return float((beyond + 1) / (len(draws) + 1))
+
+
+def permutation_test(
+    statistic: Callable[[NDArray[Any]], NDArray[Any]], n: int, *, permutations: int = 200, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
+    """Test per-layer numbers and their maximum over layers against re-paired texts.
+
+    Args:
+        statistic: maps an order (n,) of the second model's rows to values (L,); called with
+            ``arange(n)`` for the observed pairing.
+        n: number of rows (texts).
+        permutations: how many random orders.
+        seed: of the orders.
+
+    Returns:
+        value (L,), null_mean (L,), null_high (L,) the 95% quantile, p (L,), and for the maximum over
+        layers max_value (1,), max_null_high (1,), max_p (1,): the null of the maximum is the maximum
+        of the null, so searching over layers is paid for.
+    """
+    rng = np.random.default_rng(seed)
+    value = np.asarray(statistic(np.arange(n)), dtype=np.float64)
+    null = np.stack([statistic(rng.permutation(n)) for _ in range(permutations)])
+    top = null.max(axis=1)
+    return {
+        "value": value,
+        "null_mean": null.mean(axis=0),
+        "null_high": np.quantile(null, 0.95, axis=0),
+        "p": np.array([p_value(v, null[:, i]) for i, v in enumerate(value)]),
+        "max_value": np.array([value.max()]),
+        "max_null_high": np.quantile(top, [0.95]),
+        "max_p": np.array([p_value(float(value.max()), top)]),
+    }
+
+
+def classical_mds(distance: NDArray[Any], dimensions: int = 2) -> NDArray[np.float64]:
+    """Place items on a map whose Euclidean distances resemble ``distance`` (m, m): (m, dimensions).
+
+    Torgerson scaling; the sign of each axis is fixed so that its largest coordinate is positive.
+    """
+    d = np.asarray(distance, dtype=np.float64)
+    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.allclose(d, d.T, atol=1e-8):
+        raise ValueError(f"distance must be a symmetric matrix, got shape {d.shape}")
+    centring = np.eye(len(d)) - 1 / len(d)
+    values, vectors = np.linalg.eigh(-0.5 * centring @ d**2 @ centring)
+    keep = np.argsort(values)[::-1][:dimensions]
+    points = vectors[:, keep] * np.sqrt(np.clip(values[keep], 0, None))
+    if points.shape[1] < dimensions:
+        points = np.pad(points, ((0, 0), (0, dimensions - points.shape[1])))
+    largest = np.abs(points).argmax(axis=0)
+    return points * np.where(points[largest, np.arange(dimensions)] < 0, -1.0, 1.0)

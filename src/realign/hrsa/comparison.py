@@ -1,0 +1,202 @@
+"""All metrics, both estimators, of two models from one pass over the texts each."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from realign.hrsa import levels
+from realign.hrsa.activations import Activations, Progress, collect
+from realign.hrsa.geometry import SINK_RATIO
+from realign.hrsa.report import Report
+from realign.hrsa.work import Detail, Options, Probe, Work
+
+METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
+
+NOTES = {
+    "paper": "as the paper's public code: biased CKA, Procrustes fitted and scored on the same tokens "
+    "(centred fit, uncentred cosine), self excluded from neighbours, one 0.8/0.1/0.1 probe split; on a "
+    "seeded token sample instead of all tokens",
+    "reference": "debiased CKA, Procrustes held out by text (both halves in turn), neighbours of the same text "
+    "excluded and chance-corrected, cross-validated probes with regularisation chosen on the source",
+    "interval": "95%, texts resampled through their influences; models and fitted maps are held fixed",
+    "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of either model",
+    "null": "texts of one model paired with other texts of the other; for Procrustes at every fifth layer "
+    "(one draw) and the last (mean of ten)",
+}
+
+
+def compare_activations(
+    a: Activations,
+    b: Activations,
+    settings: Any = None,
+    *,
+    labels: Sequence[Any] | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    metrics: Collection[str] = METRICS,
+    detail: Detail = "full",
+    layers: Sequence[int] | None = None,
+    device: str | torch.device = "cpu",
+) -> Report:
+    """Compare two models on the tokens and texts that both have read.
+
+    Args:
+        a: states of the first model.
+        b: states of the second; the same texts, tokens, layers and width.
+        settings: any object with some of cka_tokens, knn_tokens, k, resamples, seed
+            (`realign.config.HRSASettings`, for one); defaults 4096, 4096, (5, 10, 50), 200, 0.
+        labels: (n_texts,) label of each text, for label-conditioned neighbour agreement.
+        probes: labelled text embeddings by name of the text set.
+        metrics: which of correlation, cka, knn, procrustes, probe, energy.
+        detail: 'full', or 'summary' for many cheap comparisons: no L x L grids, no nulls,
+            cheaper probes, and six evenly spaced layers.
+        layers: which layers the costly metrics (knn, procrustes; with 'summary' all metrics) read.
+        device: where to compute.
+
+    Raises:
+        ValueError: the two did not read the same tokens, or differ in layers or width; an unknown metric.
+    """
+    unknown = set(metrics) - set(METRICS)
+    if unknown:
+        raise ValueError(f"unknown metrics {sorted(unknown)}; choose from {', '.join(METRICS)}")
+    _check(a, b)
+    count = a.states.shape[0]
+    spread = range(count) if detail == "full" else np.linspace(0, count - 1, 6).round().tolist()
+    picked = sorted({int(layer) % count for layer in (spread if layers is None else layers)})
+    options = Options.read(settings)
+    work = Work(a, b, options, torch.device(device), picked, detail)
+    work.report.meta.update(
+        layers=count,
+        width=int(a.states.shape[2]),
+        texts=work.texts,
+        tokens=len(work.rows),
+        tokens_knn=min(options.knn_tokens, work.n),
+        tokens_read=a.meta.get("tokens_read"),
+        truncated=a.meta.get("truncated"),
+        attention=a.meta.get("attention"),
+        dtypes=[a.meta.get("dtype"), b.meta.get("dtype")],
+        k=list(options.k),
+        resamples=options.resamples,
+        seed=options.seed,
+        detail=detail,
+        sample=_sample_digest(a, work.rows),
+        notes=NOTES,
+        seconds={},
+    )
+    with torch.inference_mode():
+        for name, step in (
+            ("energy", levels.energy),
+            ("correlation", levels.correlation),
+            ("cka", levels.cka),
+            ("knn", lambda w: levels.knn(w, labels)),
+            ("procrustes", levels.procrustes),
+            ("probe", lambda w: levels.probe(w, probes or {})),
+        ):
+            if name in metrics:
+                with _timed(work.report.meta["seconds"], name):
+                    step(work)
+    return work.report
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - started, 3)
+
+
+def _check(a: Activations, b: Activations) -> None:
+    for what, x, y in (
+        ("text keys", a.text_keys, b.text_keys),
+        ("token ids", a.token_ids, b.token_ids),
+        ("positions", a.positions, b.positions),
+        ("text ids", a.text_ids, b.text_ids),
+    ):
+        if x.shape != y.shape:
+            raise ValueError(f"the models read different samples: {len(x)} and {len(y)} {what}")
+        if not np.array_equal(x, y):
+            i = int(np.argmax(x != y))
+            raise ValueError(
+                f"the models' {what} differ first at entry {i} ({x[i]} and {y[i]}); "
+                "use the same texts, token sample and tokenizer for both"
+            )
+    if a.states.shape != b.states.shape:
+        raise ValueError(
+            f"states have shapes {a.states.shape} and {b.states.shape}; layers and width must agree "
+            "(use cka_grid and knn_overlap for models of different shape)"
+        )
+    if a.states.shape[1] < 8:
+        raise ValueError(f"only {a.states.shape[1]} tokens were sampled; at least 8 are needed")
+
+
+def _sample_digest(a: Activations, rows: NDArray[np.int64]) -> str:
+    picked = np.stack([a.text_keys[a.text_ids[rows]].astype(np.uint64), a.positions[rows].astype(np.uint64)])
+    return hashlib.sha256(picked.tobytes()).hexdigest()[:16]
+
+
+def compare(
+    model_a: Any,
+    model_b: Any,
+    tokenizers: Any,
+    texts: Sequence[str],
+    settings: Any = None,
+    *,
+    attention: Literal["bidirectional", "causal"] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Compare two loaded models on texts: one forward pass each, then :func:`compare_activations`.
+
+    Args:
+        model_a: a transformers model.
+        model_b: the other.
+        tokenizers: the tokenizer of both, or a pair of tokenizers that must agree on the texts.
+        texts: what both read; none may be empty.
+        settings: as in compare_activations; also max_tokens (default: 512).
+        attention: read both models in this mode (for models that follow ``config.is_causal``, such as Llama,
+            Qwen2 and Qwen3); None leaves them as they are. Call twice to see whether a conclusion depends on it.
+        progress: see `extract`.
+        **options: passed to compare_activations.
+    """
+    first, second = tokenizers if isinstance(tokenizers, tuple | list) else (tokenizers, tokenizers)
+    choice = Options.read(settings)
+    keep = max(choice.cka_tokens, choice.knn_tokens)
+    limit = getattr(settings, "max_tokens", 512)
+    states = []
+    for model, tokenizer in ((model_a, first), (model_b, second)):
+        with _attention(model, attention):
+            states.append(
+                collect(
+                    model,
+                    tokenizer,
+                    texts,
+                    tokens=keep,
+                    seed=choice.seed,
+                    max_tokens=limit,
+                    progress=progress,
+                )
+            )
+    return compare_activations(states[0], states[1], settings, **options)
+
+
+@contextmanager
+def _attention(model: Any, mode: str | None) -> Iterator[None]:
+    """Set ``config.is_causal`` for a while."""
+    if mode not in (None, "bidirectional", "causal"):
+        raise ValueError(f"attention '{mode}' is unknown; choose 'bidirectional' or 'causal'")
+    before = getattr(model.config, "is_causal", None)
+    if mode is not None:
+        model.config.is_causal = mode == "causal"
+    try:
+        yield
+    finally:
+        if mode is not None:
+            # An unset flag means causal to the decoder models that read it.
+            model.config.is_causal = True if before is None else before

@@ -1,0 +1,256 @@
+"""Function level: does a linear classifier trained on one model's texts work on the other's?
+
+Every text is tested once, by cross-validation: a fold's probe, its scaling and its regularisation see the
+source's training texts only. (The paper's public code uses one 0.8/0.1/0.1 split, C = 1 and the source's
+scaling; `paper=True` gives that.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from realign.hrsa.arrays import as_groups, as_pair, numpy
+from realign.hrsa.representation import orthogonal_procrustes
+
+Task = Literal["classification", "regression"]
+SCALERS = ("source", "target", "procrustes")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Predictions of probes trained on the source, on the same held-out texts of both models.
+
+    Attributes:
+        task: 'classification' (scores are accuracies) or 'regression' (scores are R^2).
+        tested: (m,) index of the tested texts.
+        truth: (m,) their labels (class number or value).
+        predictions: by name: 'own' the source's own texts; 'source', 'target', 'procrustes' the
+            target's texts, scaled with the source's or the target's training texts, or first rotated
+            onto the source; 'ceiling' a probe trained on the target; 'shuffled' the source's own
+            texts after training on shuffled labels. Each (m,).
+        regularisation: chosen C (or alpha) of each fold.
+    """
+
+    task: Task
+    tested: NDArray[np.int64]
+    truth: NDArray[Any]
+    predictions: dict[str, NDArray[Any]]
+    regularisation: list[float] = field(default_factory=list)
+
+    def correct(self, name: str) -> NDArray[np.float64]:
+        """(m,) 1 where the prediction is right, 0 where not (regression: minus squared error)."""
+        predicted = self.predictions[name]
+        if self.task == "regression":
+            return -((predicted - self.truth) ** 2)
+        return (predicted == self.truth).astype(np.float64)
+
+    def score(self, name: str) -> float:
+        """Accuracy in [0, 1], or R^2 (at most 1)."""
+        if self.task == "regression":
+            return float(1 + self.correct(name).mean() / self.truth.var())
+        return float(self.correct(name).mean())
+
+    def macro_f1(self, name: str) -> float:
+        """Mean F1 over classes in [0, 1]; NaN for regression."""
+        if self.task == "regression":
+            return float("nan")
+        return float(f1_score(self.truth, self.predictions[name], average="macro", zero_division=0))
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always naming the most frequent class (regression: 0, the R^2 of the mean)."""
+        if self.task == "regression":
+            return 0.0
+        return float(np.bincount(self.truth).max() / len(self.truth))
+
+    def transfer_ratio(self, name: str = "source") -> float:
+        """How much of what the target allows survives transfer, above the majority floor.
+
+        (score - majority) / (ceiling - majority): 1 means that a probe from the other model does as well
+        as the target's own; NaN where the ceiling is not above the floor.
+        """
+        room = self.score("ceiling") - self.majority
+        return (self.score(name) - self.majority) / room if room > 0 else float("nan")
+
+    def transfer_influence(self, name: str = "source") -> NDArray[np.float64]:
+        """Influence (m,) of each tested text on :meth:`transfer_ratio` (majority held fixed)."""
+        m = len(self.truth)
+        room = self.score("ceiling") - self.majority
+        if room <= 0 or self.task == "regression":
+            return np.full(m, np.nan)
+        got, best = self.correct(name), self.correct("ceiling")
+        return ((got - got.mean()) - self.transfer_ratio(name) * (best - best.mean())) / (room * m)
+
+
+def cross_model_probe(
+    source: Any,
+    target: Any,
+    labels: Sequence[Any] | NDArray[Any],
+    *,
+    groups: Sequence[Any] | None = None,
+    task: Task = "classification",
+    folds: int = 5,
+    strengths: Sequence[float] = (0.001, 0.01, 0.1),
+    normalise: bool = True,
+    controls: bool = True,
+    seed: int = 0,
+) -> ProbeResult:
+    """Train linear probes on one model's text embeddings and test them on another's.
+
+    Args:
+        source: (n, d) embeddings that probes are trained on.
+        target: (n, d) embeddings of the same texts, same axes.
+        labels: (n,) classes, or numbers for regression.
+        groups: (n,) texts of one group are never split between training and test.
+        task: 'classification' (multinomial logistic regression) or 'regression' (ridge).
+        folds: of the cross-validation.
+        strengths: candidates for C (1/alpha for ridge); the best on an inner split of the source's
+            training texts is used. One candidate: no choice is made.
+        normalise: scale each embedding to length 1 first.
+        controls: also fit the rotated target, the ceiling and the shuffled-label floor.
+        seed: of splits and shuffles.
+
+    Raises:
+        ValueError: one class only, a class with fewer texts than folds, sizes that differ.
+    """
+    left, right = (numpy(v).astype(np.float64) for v in as_pair(source, target, rows=4, same_width=True))
+    if normalise:
+        left, right = _unit(left, "source"), _unit(right, "target")
+    truth = _labels(labels, len(left), task, folds)
+    numbers = None if groups is None else as_groups(groups, len(left))
+    names = ["own", "source", "target", *(["procrustes", "ceiling", "shuffled"] if controls else [])]
+    predictions = {name: np.empty(len(truth), dtype=truth.dtype) for name in names}
+    chosen = []
+    rng = np.random.default_rng(seed)
+    for train, test in _splits(truth, numbers, task, folds, seed):
+        inner = None if numbers is None else numbers[train]
+        fit = _choose(left[train], truth[train], inner, task, strengths, seed)
+        chosen.append(fit.strength)
+        predictions["own"][test] = fit.predict(left[test])
+        predictions["source"][test] = fit.predict(right[test])
+        own_scale = StandardScaler().fit(right[train])
+        predictions["target"][test] = fit.predict(right[test], own_scale)
+        if controls:
+            turn = orthogonal_procrustes(right[train], left[train])
+            predictions["procrustes"][test] = fit.predict(turn.transform(right[test]))
+            best = _choose(right[train], truth[train], inner, task, strengths, seed)
+            predictions["ceiling"][test] = best.predict(right[test])
+            shuffled = _fit(left[train], rng.permutation(truth[train]), task, fit.strength)
+            predictions["shuffled"][test] = shuffled.predict(left[test])
+    return ProbeResult(task, np.arange(len(truth)), truth, predictions, chosen)
+
+
+def paper_probe(
+    source: Any,
+    target: Any,
+    labels: Sequence[Any] | NDArray[Any],
+    *,
+    task: Task = "classification",
+    seed: int = 0,
+) -> ProbeResult:
+    """The public code's probe: one stratified 0.8/0.1/0.1 split, C = 1 (alpha = 1), source scaling.
+
+    The validation tenth is set aside unused, as there. Predictions: 'own' and 'source'.
+    """
+    left, right = (numpy(v).astype(np.float64) for v in as_pair(source, target, rows=10, same_width=True))
+    left, right = _unit(left, "source"), _unit(right, "target")
+    truth = _labels(labels, len(left), task, 2)
+    folds = [test for _, test in _splits(truth, None, task, 10, seed, strict=False)]
+    test, train = folds[0], np.sort(np.concatenate(folds[2:]))
+    fit = _fit(left[train], truth[train], task, 1.0)
+    predictions = {"own": fit.predict(left[test]), "source": fit.predict(right[test])}
+    return ProbeResult(task, test, truth[test], predictions, [1.0])
+
+
+def _unit(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    if (norm == 0).any():
+        raise ValueError(f"row {int(np.argmin(norm))} of the {name} embeddings is zero")
+    return x / norm
+
+
+def _labels(labels: Any, n: int, task: str, folds: int) -> NDArray[Any]:
+    values = np.asarray(labels)
+    if values.shape != (n,):
+        raise ValueError(f"labels has shape {values.shape}; one label for each of the {n} texts is needed")
+    if task == "regression":
+        numbers = values.astype(np.float64)
+        if not np.isfinite(numbers).all() or numbers.std() == 0:
+            raise ValueError("labels must be finite numbers that are not all equal")
+        return numbers
+    if task != "classification":
+        raise ValueError(f"task '{task}' is unknown; choose 'classification' or 'regression'")
+    classes, coded, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise ValueError(f"labels hold one class only ({classes[0]!r}); a probe needs at least two")
+    if counts.min() < folds:
+        rare = classes[counts.argmin()]
+        raise ValueError(f"class {rare!r} has {counts.min()} texts; at least {folds} (one a fold) are needed")
+    return coded
+
+
+def _splits(
+    truth: NDArray[Any], groups: NDArray[Any] | None, task: str, folds: int, seed: int, strict: bool = True
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    rows = np.zeros(len(truth))
+    with warnings.catch_warnings():
+        if not strict:  # fewer members of a class than folds
+            warnings.simplefilter("ignore", UserWarning)
+        if task == "regression":
+            kind = KFold(folds, shuffle=True, random_state=seed) if groups is None else GroupKFold(folds)
+        elif groups is None:
+            kind = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        else:
+            kind = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        return list(kind.split(rows, truth, groups))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    scaler: StandardScaler
+    model: Any
+    strength: float
+
+    def predict(self, x: NDArray[Any], scaler: StandardScaler | None = None) -> NDArray[Any]:
+        return self.model.predict((scaler or self.scaler).transform(x))
+
+
+def _fit(x: NDArray[Any], y: NDArray[Any], task: str, strength: float) -> _Fit:
+    scaler = StandardScaler().fit(x)
+    if task == "regression":
+        return _Fit(scaler, Ridge(alpha=1 / strength).fit(scaler.transform(x), y), strength)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(x), y)
+    return _Fit(scaler, model, strength)
+
+
+def _choose(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    groups: NDArray[Any] | None,
+    task: str,
+    strengths: Sequence[float],
+    seed: int,
+) -> _Fit:
+    """Fit with the strength that does best on an inner split, weakest complexity first on ties."""
+    if len(strengths) == 1:
+        return _fit(x, y, task, strengths[0])
+    train, held = _splits(y, groups, task, 4, seed, strict=False)[0]
+    scores = []
+    for strength in sorted(strengths):
+        fit = _fit(x[train], y[train], task, strength)
+        scores.append((fit.model.score(fit.scaler.transform(x[held]), y[held]), fit.strength))
+    best = max(score for score, _ in scores)
+    return _fit(x, y, task, next(strength for score, strength in scores if score == best))

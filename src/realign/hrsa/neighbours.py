@@ -1,0 +1,295 @@
+"""Local geometry: do two models agree on which tokens (or texts) are neighbours?
+
+Rules, the same everywhere: a row is never its own neighbour (masked by index, so exact copies of it may
+be); equal similarities are taken in row order, the same order in both models; rows of the same group (text)
+can be excluded. Exact copies of a row get exactly equal similarities because they are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realign.hrsa.arrays import Array, as_groups, as_matrix, as_pair, center, full_precision, numpy
+
+Metric = Literal["cosine", "euclidean"]
+
+
+def nearest(
+    x: Any,
+    k: int,
+    *,
+    metric: Metric = "cosine",
+    groups: Sequence[Any] | Array | None = None,
+    block: int = 4096,
+) -> np.ndarray:
+    """Exact nearest neighbours among the rows of ``x`` (n, d): (n, k) int64, nearest first.
+
+    Args:
+        x: states.
+        k: neighbours a row.
+        metric: 'cosine' (rows must not be zero) or 'euclidean'.
+        groups: (n,) group of each row; rows of a row's own group are not its neighbours.
+        block: side of a tile of similarities; memory is about 12 x block x block bytes.
+    """
+    values = as_matrix(x, "X")
+    numbers = as_groups(groups, len(values))
+    return numpy(_lists(values, k, metric, [numbers], block)[0])
+
+
+def _lists(
+    x: Tensor, k: int, metric: str, groupings: list[np.ndarray], block: int, name: str = "X"
+) -> list[Tensor]:
+    """Neighbour lists under several groupings from one pass over the similarities."""
+    n = x.shape[0]
+    for numbers in groupings:
+        available = n - np.bincount(numbers).max()
+        if k > available:
+            raise ValueError(f"k={k} needs more neighbours than the {available} that a row of {name} has")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    keys, offset = _keys(x, metric, name)
+    groups = [
+        None if np.bincount(numbers).max() == 1 else torch.from_numpy(numbers).to(x.device)
+        for numbers in groupings
+    ]
+    with full_precision():
+        unique, inverse = _unique_rows(keys)
+        if unique is None or inverse is None:
+            return _by_tiles(keys, offset, k, groups, block)
+        return _with_copies(keys, offset, k, groups, block, unique, inverse)
+
+
+def _by_tiles(
+    keys: Tensor, offset: Tensor | None, k: int, groups: list[Tensor | None], tile: int
+) -> list[Tensor]:
+    """Top k from square tiles of the similarities: a tile serves its rows and, mirrored, its columns."""
+    n = len(keys)
+    spans = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
+    best: list[list[list[tuple[Tensor, Tensor]]]] = [[[] for _ in spans] for _ in groups]
+    buffer = torch.empty(min(tile, n) ** 2, dtype=keys.dtype, device=keys.device)
+    for i, rows in enumerate(spans):
+        for j, columns in enumerate(spans[i:], start=i):
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            product = buffer[: shape[0] * shape[1]].view(shape)
+            sides = [(i, rows, columns, product)]
+            if j > i:
+                torch.mm(keys[rows], keys[columns].T, out=product)
+                sides.append((j, columns, rows, product.T.contiguous()))
+            else:
+                _self_product(keys[rows], product)
+                product.fill_diagonal_(-torch.inf)
+            for at, own, others, similarity in sides:
+                if offset is not None:
+                    similarity.sub_(offset[others])
+                # The strictest grouping last: masks only ever grow.
+                for lists, numbers in zip(best, groups, strict=True):
+                    if numbers is not None:
+                        _mask_group(similarity, numbers[own], numbers[others])
+                    top = _top(similarity, min(k, similarity.shape[1]))
+                    lists[at].append((similarity.gather(1, top), top + others.start))
+    out = []
+    for lists in best:
+        parts = []
+        for tiles in lists:  # tiles arrive in column order, so equal values stay in column order
+            values, found = (torch.cat(side, dim=1) for side in zip(*tiles, strict=True))
+            parts.append(found.gather(1, _top(values, k)) if len(tiles) > 1 else found)
+        out.append(torch.cat(parts))
+    return out
+
+
+def _self_product(x: Tensor, out: Tensor, strip: int = 512) -> None:
+    """Write x x' to ``out``, the half below the diagonal mirrored."""
+    for start in range(0, len(x), strip):
+        stop = start + strip
+        torch.mm(x[start:stop], x[start:].T, out=out[start:stop, start:])
+        out[stop:, start:stop] = out[start:stop, stop:].T
+
+
+def _with_copies(
+    keys: Tensor,
+    offset: Tensor | None,
+    k: int,
+    groups: list[Tensor | None],
+    block: int,
+    unique: Tensor,
+    inverse: Tensor,
+) -> list[Tensor]:
+    """Top k where rows occur more than once: each set of copies is multiplied once, so copies tie exactly."""
+    n, columns = len(keys), keys[unique]
+    out = [torch.empty(n, k, dtype=torch.int64, device=keys.device) for _ in groups]
+    for start in range(0, n, block):
+        rows = slice(start, min(start + block, n))
+        similarity = keys[rows] @ columns.T
+        if offset is not None:
+            similarity.sub_(offset[unique])
+        similarity = similarity.index_select(1, inverse)
+        similarity.diagonal(start).fill_(-torch.inf)
+        for lists, numbers in zip(out, groups, strict=True):
+            if numbers is not None:
+                _mask_group(similarity, numbers[rows], numbers)
+            lists[rows] = _top(similarity, k)
+    return out
+
+
+def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
+    """Vectors whose inner product (minus an offset a column) orders neighbours."""
+    if metric == "cosine":
+        norm = torch.sqrt((x * x).sum(1, dtype=torch.float64))
+        if bool((norm == 0).any()):
+            row = int(torch.nonzero(norm == 0)[0])
+            raise ValueError(f"row {row} of {name} is zero; cosine neighbours are not defined")
+        return (x / norm[:, None]).to(x.dtype), None
+    if metric == "euclidean":
+        keys = center(x)
+        return keys, ((keys * keys).sum(1, dtype=torch.float64) / 2).to(x.dtype)
+    raise ValueError(f"metric '{metric}' is unknown; choose 'cosine' or 'euclidean'")
+
+
+def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Index of one row of each set of copies, and each row's set; None, None where all rows differ."""
+    raw = np.ascontiguousarray(numpy(keys))
+    view = raw.view(np.dtype((np.void, raw.dtype.itemsize * raw.shape[1])))[:, 0]
+    _, first, inverse = np.unique(view, return_index=True, return_inverse=True)
+    if len(first) == len(raw):
+        return None, None
+    return torch.from_numpy(first).to(keys.device), torch.from_numpy(inverse.ravel()).to(keys.device)
+
+
+def _mask_group(similarity: Tensor, own: Tensor, others: Tensor) -> None:
+    """Take rows (groups ``own``) out of the neighbours of columns of the same group (``others``)."""
+    if bool((own[1:] >= own[:-1]).all()) and bool((others[1:] >= others[:-1]).all()):
+        present = own.unique()  # texts lie together: one small rectangle each
+        bounds = [
+            torch.searchsorted(values, present, right=right).tolist()
+            for values in (own, others)
+            for right in (False, True)
+        ]
+        for top, bottom, left, right in zip(*bounds, strict=True):
+            similarity[top:bottom, left:right] = -torch.inf
+    else:
+        similarity.masked_fill_(own[:, None] == others[None, :], -torch.inf)
+
+
+def _top(similarity: Tensor, k: int) -> Tensor:
+    """Indices of the k largest, largest first, ties in column order (topk alone leaves their order open)."""
+    more = min(k + 1, similarity.shape[1])  # one more, to see a tie at the border
+    values, indices = similarity.topk(more, dim=1)
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    indices = indices[:, :k]
+    if bool(tied.any()):
+        indices = indices.clone()
+        indices[tied] = _top_stable(similarity[tied], k)
+    return indices
+
+
+def _top_stable(similarity: Tensor, k: int) -> Tensor:
+    """Top k under (similarity, then smaller column): both packed into one integer where they fit."""
+    if similarity.dtype == torch.float32:
+        bits = (similarity + 0.0).view(torch.int32).to(torch.int64)
+        ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        width = similarity.shape[1]
+        columns = torch.arange(width - 1, -1, -1, device=similarity.device)
+        return (ordered * width + columns).topk(k, dim=1).indices
+    return similarity.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+@dataclass(frozen=True)
+class KNNOverlap:
+    """Neighbour agreement of two models for each k, K values of k and n rows.
+
+    Attributes:
+        k: the values of k.
+        overlap_rows: (K, n) shared neighbours / k.
+        jaccard_rows: (K, n) shared / union.
+        chance_rows: (K, n) overlap expected of two random neighbour lists.
+    """
+
+    k: tuple[int, ...]
+    overlap_rows: np.ndarray
+    jaccard_rows: np.ndarray
+    chance_rows: np.ndarray
+
+    @property
+    def overlap(self) -> np.ndarray:
+        """Mean overlap fraction for each k, in [0, 1]."""
+        return self.overlap_rows.mean(axis=1)
+
+    @property
+    def jaccard(self) -> np.ndarray:
+        """Mean Jaccard index for each k, in [0, 1]; chance is about half of the overlap's."""
+        return self.jaccard_rows.mean(axis=1)
+
+    @property
+    def chance(self) -> np.ndarray:
+        """Overlap expected by chance for each k: k / (candidates of a row)."""
+        return self.chance_rows.mean(axis=1)
+
+    @property
+    def corrected_rows(self) -> np.ndarray:
+        """(K, n) (overlap - chance) / (1 - chance): 0 at chance, 1 when all neighbours are shared."""
+        with np.errstate(invalid="ignore"):  # chance is 1 where k takes every candidate: 0 / 0
+            return (self.overlap_rows - self.chance_rows) / (1 - self.chance_rows)
+
+    @property
+    def corrected(self) -> np.ndarray:
+        """Mean chance-corrected overlap for each k."""
+        return self.corrected_rows.mean(axis=1)
+
+
+def knn_overlap(
+    x: Any,
+    y: Any,
+    *,
+    k: Sequence[int] | int = (5, 10, 50),
+    metric: Metric = "cosine",
+    groups: Sequence[Any] | Array | None = None,
+    block: int = 4096,
+) -> KNNOverlap:
+    """Agreement of nearest neighbours between two representations of the same rows.
+
+    Args:
+        x: states (n, d1).
+        y: states (n, d2).
+        k: neighbourhood sizes, each below the number of candidates.
+        metric: 'cosine' or 'euclidean'.
+        groups: (n,) text of each row; its own text's rows are excluded from a row's neighbours.
+        block: side of a tile of similarities; memory is about 12 x block x block bytes.
+
+    Raises:
+        ValueError: rows differ, k is too large, a row is zero under cosine.
+    """
+    left, right = as_pair(x, y)
+    return overlaps(left, right, k, metric, [as_groups(groups, len(left))], block)[0]
+
+
+def overlaps(
+    x: Tensor, y: Tensor, k: Sequence[int] | int, metric: str, groupings: list[np.ndarray], block: int = 4096
+) -> list[KNNOverlap]:
+    """:func:`knn_overlap` under several groupings, each coarser than the one before, in one pass."""
+    ks = (k,) if isinstance(k, int) else tuple(k)
+    if not ks:
+        raise ValueError("k is empty; give at least one neighbourhood size")
+    first = _lists(x, max(ks), metric, groupings, block, "X")
+    second = _lists(y, max(ks), metric, groupings, block, "Y")
+    return [_agreement(a, b, ks, numbers) for a, b, numbers in zip(first, second, groupings, strict=True)]
+
+
+def _agreement(a: Tensor, b: Tensor, ks: tuple[int, ...], groups: np.ndarray) -> KNNOverlap:
+    n = len(a)
+    shared = np.empty((len(ks), n))
+    for start in range(0, n, 1024):
+        rows = slice(start, min(start + 1024, n))
+        equal = a[rows, :, None].int() == b[rows, None, :].int()
+        for i, k in enumerate(ks):
+            shared[i, rows] = numpy(equal[:, :k, :k].sum(dim=(1, 2)))
+    sizes = np.asarray(ks, dtype=np.float64)[:, None]
+    candidates = n - np.bincount(groups)[groups]
+    return KNNOverlap(
+        ks, shared / sizes, shared / (2 * sizes - shared), np.minimum(1.0, sizes / candidates[None, :])
+    )

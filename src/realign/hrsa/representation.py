@@ -1,0 +1,222 @@
+"""Representation level: do two models use the same axes, or the same space up to a rotation?
+
+Rows are the same tokens in both models. Everything is computed in float64 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from realign.hrsa.arrays import Array, as_layers, as_matrix, as_pair, center, full_precision, numpy
+
+
+def dimension_correlation(x: Any, y: Any) -> np.ndarray:
+    """Pearson r of every dimension between two models.
+
+    Args:
+        x: states (n, d) of the first model.
+        y: states (n, d) of the second, same rows and axes.
+
+    Returns:
+        (d,) float64 in [-1, 1]; NaN where a dimension is constant in either model.
+
+    Raises:
+        ValueError: the shapes differ, a value is not finite, or all dimensions are constant.
+    """
+    left, right = as_pair(x, y, same_width=True)
+    left, right = center(left.double()), center(right.double())
+    spread = torch.sqrt((left**2).sum(0)) * torch.sqrt((right**2).sum(0))
+    constant = _constant(left, as_matrix(x, "X")) | _constant(right, as_matrix(y, "Y"))
+    if bool(constant.all()):
+        raise ValueError("every dimension is constant in X or in Y; no correlation is defined")
+    r = (left * right).sum(0) / spread
+    r[constant] = torch.nan
+    return numpy(r.clamp(-1, 1))
+
+
+def correlation_grid(xs: Any, ys: Any, *, block: int = 512) -> np.ndarray:
+    """Mean dimension-wise Pearson r for every pair of layers.
+
+    Args:
+        xs: (L, n, d) states of the first model, or a sequence of L matrices.
+        ys: (M, n, d) of the second, the same rows and axes.
+        block: rows held standardised at a time.
+
+    Returns:
+        (L, M) float64: the mean over dimensions that vary in both layers; NaN where there is none.
+    """
+    left, right = as_layers(xs, "xs"), as_layers(ys, "ys")
+    n, width = left[0].shape
+    if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
+        raise ValueError("all layers of both models need the same rows and dimensions")
+    moments = [[_standardiser(layer) for layer in side] for side in (left, right)]
+    valid = [torch.stack([scale > 0 for _, scale in side]).double() for side in moments]
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left[0].device)
+    with full_precision():
+        for start in range(0, n, block):
+            rows = slice(start, start + block)
+            flat = [
+                torch.stack(
+                    [((layer[rows] - m) * s).flatten() for layer, (m, s) in zip(side, mom, strict=True)]
+                )
+                for side, mom in zip((left, right), moments, strict=True)
+            ]
+            total += (flat[0] @ flat[1].T).double()
+        return numpy(total / (valid[0] @ valid[1].T))
+
+
+def _constant(centred: Tensor, raw: Tensor) -> Tensor:
+    """Mark dimensions whose spread is no more than rounding error of their size."""
+    eps = 4 * torch.finfo(raw.dtype).eps if raw.dtype != torch.float64 else 1e-14
+    return centred.abs().amax(0) <= eps * raw.abs().amax(0).double()
+
+
+def _standardiser(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / (norm of the centred dimension), 0 for constant dimensions."""
+    mean = layer.mean(0, dtype=torch.float64).to(layer.dtype)
+    centred = layer - mean
+    norm = torch.sqrt((centred * centred).sum(0, dtype=torch.float64))
+    constant = _constant(centred, layer)
+    scale = torch.where(constant, 0.0, 1 / norm.clamp_min(1e-300))
+    return mean, scale.to(layer.dtype)
+
+
+@dataclass(frozen=True)
+class AlignmentScore:
+    """How well a fitted rotation maps source rows onto target rows.
+
+    Attributes:
+        r2: 1 - squared error / squared distance of the target from its training mean; at most 1.
+        cosine: mean cosine of aligned and target rows, both relative to their training means.
+        residual_variance: variance of the residual / variance of the target, each about its own mean.
+        squared_error: (n,) squared error of each row.
+        squared_total: (n,) squared distance of each target row from the training mean.
+        row_cosine: (n,) cosine of each row.
+    """
+
+    r2: float
+    cosine: float
+    residual_variance: float
+    squared_error: np.ndarray
+    squared_total: np.ndarray
+    row_cosine: np.ndarray
+
+
+@dataclass(frozen=True)
+class Procrustes:
+    """An orthogonal map from X to Y: ``(x - source_mean) @ rotation + target_mean``."""
+
+    rotation: np.ndarray
+    source_mean: np.ndarray
+    target_mean: np.ndarray
+    singular_values: np.ndarray
+
+    def transform(self, x: Any) -> np.ndarray:
+        """Map rows (m, d) of the source space into the target space."""
+        values = as_matrix(x, "X", rows=1)
+        return numpy(self._aligned(values) + _like(self.target_mean, values))
+
+    def score(self, x: Any, y: Any) -> AlignmentScore:
+        """Score the map on rows (m, d), as a rule held-out ones, with the means of the training rows."""
+        left, right = as_pair(x, y, rows=1, same_width=True)
+        with full_precision():
+            aligned = self._aligned(left)
+        target = right - _like(self.target_mean, right)
+        residual = target - aligned
+        error, total = _sum_squares(residual), _sum_squares(target)
+        if float(total.sum()) == 0:
+            raise ValueError("Y does not vary on the scored rows; R^2 is not defined")
+        cosine = (aligned * target).sum(1, dtype=torch.float64) / torch.sqrt(
+            (_sum_squares(aligned) * total).clamp_min(1e-300)
+        )
+        spread = _sum_squares(center(target)).sum()
+        ratio = float(_sum_squares(center(residual)).sum() / spread) if spread > 0 else float("nan")
+        return AlignmentScore(
+            r2=float(1 - error.sum() / total.sum()),
+            cosine=float(cosine.mean()),
+            residual_variance=ratio,
+            squared_error=numpy(error),
+            squared_total=numpy(total),
+            row_cosine=numpy(cosine),
+        )
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        return (x - _like(self.source_mean, x)) @ _like(self.rotation, x)
+
+
+def _like(values: np.ndarray, x: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(x.device, x.dtype)
+
+
+def _sum_squares(x: Tensor) -> Tensor:
+    return (x * x).sum(1, dtype=torch.float64)
+
+
+def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
+    """Fit the orthogonal O that minimises ||Xc O - Yc|| (Schoenemann 1966), data centred.
+
+    Args:
+        x: source rows (n, d).
+        y: target rows (n, d).
+        fast: decompose in the data's own precision instead of float64.
+
+    Raises:
+        ValueError: shapes differ, or either side does not vary.
+    """
+    left, right = as_pair(x, y, same_width=True)
+    if not fast:
+        left, right = left.double(), right.double()
+    source_mean, target_mean = left.mean(0, dtype=torch.float64), right.mean(0, dtype=torch.float64)
+    with full_precision():
+        cross = (left - source_mean.to(left.dtype)).T @ (right - target_mean.to(right.dtype))
+    largest = cross.abs().max()
+    if float(largest) == 0:
+        raise ValueError(
+            "X or Y does not vary, or nothing in one goes with the other; no rotation is defined"
+        )
+    u, s, vt = torch.linalg.svd(cross / largest)  # scaled: float32 squares of massive activations
+    return Procrustes(
+        numpy(u @ vt), numpy(source_mean), numpy(target_mean), numpy(s.double() * largest.double())
+    )
+
+
+def inverse_row_entropy(rotation: Array) -> np.ndarray:
+    """1 - H(squared row) / ln d of each row: 1 is axis-aligned, 0 fully mixed. (d,) float64 in [0, 1]."""
+    squared = as_matrix(rotation, "rotation", rows=1).double() ** 2
+    if squared.shape[0] != squared.shape[1] or squared.shape[0] < 2:
+        raise ValueError(f"rotation must be square and at least 2 wide, got {tuple(squared.shape)}")
+    mass = squared.sum(1, keepdim=True)
+    if bool((mass == 0).any()):
+        raise ValueError(f"row {int(torch.nonzero(mass[:, 0] == 0)[0])} of the rotation is zero")
+    p = squared / mass
+    entropy = -torch.special.xlogy(p, p).sum(1)
+    return numpy((1 - entropy / np.log(p.shape[1])).clamp(0, 1))
+
+
+def diagonal_energy(rotation: Array) -> float:
+    """Share of O's squared entries on its diagonal: 1 is the identity up to signs, 1/d is chance."""
+    o = as_matrix(rotation, "rotation", rows=1).double()
+    return float((o.diagonal() ** 2).sum() / (o**2).sum())
+
+
+def permutation_energy(rotation: Array) -> tuple[float, np.ndarray]:
+    """Share of O's squared entries on its best axis permutation, and that permutation (d,).
+
+    High permutation energy with low diagonal energy means that axes swapped places; both low means that
+    axes were mixed.
+    """
+    squared = numpy(as_matrix(rotation, "rotation", rows=1).double() ** 2)
+    rows, columns = linear_sum_assignment(squared, maximize=True)
+    return float(squared[rows, columns].sum() / squared.sum()), columns
+
+
+def rotation_angles(rotation: Array) -> np.ndarray:
+    """Angles of O's eigenvalues in degrees, 0 (kept) to 180 (reflected), sorted. (d,) float64."""
+    o = numpy(as_matrix(rotation, "rotation", rows=1).double())
+    return np.sort(np.degrees(np.abs(np.angle(np.linalg.eigvals(o)))))

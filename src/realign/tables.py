@@ -1,0 +1,304 @@
+"""Everything a chapter shows as a table, and the numbers that figures and verdicts share.
+
+Functions read the tidy frames of :mod:`realign.pipeline` and :class:`realign.hrsa.Report`; nothing is
+computed from a model here. ``display_scores`` turns a numeric frame into the strings that a page shows, so
+that tests and verdicts work on numbers and readers see units, signs and rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from realign.writing import between, number, percent, signed
+from realign.writing import show as show  # what notebooks end a table with
+
+METRICS = {
+    "cka": "linear CKA",
+    "knn": "k-NN overlap",
+    "correlation": "dimension-wise correlation (r)",
+    "r2": "Procrustes R²",
+    "cosine": "cosine after Procrustes",
+    "inverse_row_entropy": "inverse row entropy of O",
+    "diagonal_energy": "share of O on its diagonal",
+}
+ESTIMATORS = ("reference", "paper")
+
+
+# ---------------------------------------------------------------------------- RQ1: scores
+def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return one score (0-100) for each model, role, seed, suite, type and task.
+
+    Subsets of a task (languages, say) are averaged with equal weight. A subset that failed (NaN) makes
+    its task, and every mean with that task, NaN: a mean over what happened to work would mislead.
+    """
+    keys = ["model", "role", "seed", "suite", "type", "task"]
+    filled = scores.assign(role=scores["role"].fillna(""))
+    return filled.groupby(keys)["score"].mean(skipna=False).reset_index()
+
+
+def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.90) -> tuple[float, float]:
+    """Student's interval of a mean over seeds; NaN with fewer than two values.
+
+    The 90% interval is the one whose inclusion in a margin is the two one-sided tests at 5% (TOST).
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size < 2:
+        return math.nan, math.nan
+    half = sps.t.ppf((1 + level) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size)
+    return float(array.mean() - half), float(array.mean() + half)
+
+
+def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.DataFrame:
+    """Paired differences to ``base`` after training with the same seed.
+
+    Args:
+        scores: the frame of ``study.scores()``.
+        by: 'task', 'type' or 'suite': what is averaged (tasks with equal weight) before pairing.
+        level: of the interval over seeds.
+
+    Returns:
+        Frame with role, suite, [type, task], tasks, seeds, delta, sd, low, high in score points. A
+        single seed leaves sd and the interval NaN: the variance of training is then unidentified.
+    """
+    keys = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}[by]
+    trained = task_scores(scores).query("model == 'emb'")
+    columns = ["role", *keys, "tasks", "seeds", "delta", "sd", "low", "high"]
+    if trained.empty:
+        return pd.DataFrame(columns=columns)
+    means = trained.groupby(["role", "seed", *keys])["score"].mean(skipna=False).unstack("role")
+    tasks = trained.groupby(keys)["task"].nunique()
+    rows = []
+    for role in [c for c in means.columns if c != "base"]:
+        paired = means[role] - means["base"]
+        for key, values in paired.groupby(level=keys, sort=False):
+            place = key if isinstance(key, tuple) else (key,)
+            low, high = t_interval(values.to_numpy(), level)
+            sd = float(values.std(ddof=1, skipna=False)) if len(values) > 1 else math.nan
+            head = dict(zip(keys, place, strict=True))
+            rows.append(
+                {"role": role, **head, "tasks": int(tasks.loc[key]), "seeds": len(values)}
+                | {"delta": float(values.mean(skipna=False)), "sd": sd, "low": low, "high": high}
+            )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def score_table(scores: pd.DataFrame, by: str = "suite") -> pd.DataFrame:
+    """Mean scores by suite, type or task: base, siblings with their delta, and baselines.
+
+    Returns:
+        Numeric frame indexed by ``by``; for each sibling also "delta" and "sd" columns (over seeds).
+    """
+    keys = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}[by]
+    each = task_scores(scores)
+    trained = (
+        each.query("model == 'emb'").groupby([*keys, "role"])["score"].mean(skipna=False).unstack("role")
+    )
+    table = pd.DataFrame({"tasks": each.groupby(keys)["task"].nunique()})
+    if "base" in trained:
+        table["base"] = trained["base"]
+    change = deltas(scores, by).set_index(keys)
+    for role in [r for r in trained.columns if r != "base"]:
+        mine = change[change["role"] == role]
+        table[role] = trained[role]
+        table[f"{role} delta"], table[f"{role} sd"] = mine["delta"], mine["sd"]
+    for label, rows in _baselines(each).items():
+        groups = rows.groupby(keys)
+        covered = groups["task"].nunique().reindex(table.index)
+        # A mean over fewer tasks would mislead beside the others.
+        table[label] = (
+            groups["score"].mean(skipna=False).reindex(table.index).where(covered == table["tasks"])
+        )
+    return table
+
+
+def _baselines(each: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    untrained = each[(each["model"] == "untrained") & (each["role"] == "base")]
+    parts = {"untrained base": untrained, "BM25": each[each["model"] == "bm25"]}
+    parts["random vectors"] = each[each["model"] == "random"]
+    return {label: rows for label, rows in parts.items() if not rows.empty}
+
+
+def display_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return :func:`score_table` as text: ``Δ reason`` is mean ± standard deviation over seeds."""
+    shown = pd.DataFrame(index=table.index)
+    for column in table.columns:
+        if column.endswith(" sd"):
+            continue
+        if column.endswith(" delta"):
+            role = column.removesuffix(" delta")
+            pairs = zip(table[column], table[f"{role} sd"], strict=True)
+            shown[f"Δ {role}"] = [signed(d, s) for d, s in pairs]
+        elif column == "tasks":
+            if (table[column] > 1).any():
+                shown[column] = table[column].astype(int)
+        else:
+            shown[column] = [number(v, 2) for v in table[column]]
+    return shown.reset_index()
+
+
+def training_summary(logs: pd.DataFrame) -> pd.DataFrame:
+    """Last row of each training run: role, seed, steps, loss, in-batch accuracy, tokens a second."""
+    if logs.empty:
+        return pd.DataFrame(columns=["role", "seed", "steps"])
+    last = logs.sort_values("step").groupby(["role", "seed"], as_index=False).tail(1)
+    names = {"step": "steps", "loss": "final loss", "accuracy": "in-batch accuracy"}
+    columns = [c for c in ["role", "seed", *names, "tokens_per_second"] if c in last]
+    shown = last[columns].rename(columns=names).reset_index(drop=True)
+    return shown.round(3).rename(columns={"tokens_per_second": "tokens / s"})
+
+
+# ---------------------------------------------------------------------------- RQ2-RQ4: similarity
+def profile(report: Any, metric: str, estimator: str = "reference", k: int | None = None) -> pd.DataFrame:
+    """Return one metric of a report by layer: layer, value, low, high (and null where it has one).
+
+    Args:
+        report: an HRSA report.
+        metric: a name in :data:`METRICS`.
+        estimator: 'reference' or 'paper'. Of CKA the reference reading leaves out sink tokens; of k-NN
+            overlap it is the chance-corrected one, and the paper's is the Jaccard index.
+        k: neighbours, for 'knn'; None takes the middle one that was computed.
+    """
+    columns = ["layer", "value", "low", "high", "null"]
+    if metric == "correlation":
+        frame = report.frame("correlation_diagonal")
+    elif metric == "cka":
+        frame = _estimator(report.frame("cka_diagonal"), estimator)
+        variant = "no_sinks" if estimator == "reference" and "no_sinks" in set(frame["variant"]) else "all"
+        frame = frame[frame["variant"] == variant]
+    elif metric == "knn":
+        frame = _estimator(report.frame("knn"), estimator)
+        ks = sorted(set(frame["k"]))
+        frame = frame[frame["k"] == (k if k is not None else ks[len(ks) // 2])]
+        if estimator == "reference":
+            frame = frame.assign(value=frame["corrected"], null=0.0)
+        else:  # chance is known for the overlap fraction, not for the Jaccard index
+            frame = frame.assign(value=frame["jaccard"])
+    else:
+        frame = _estimator(report.frame("procrustes"), estimator).query("quantity == @metric")
+    frame = frame.sort_values("layer").reset_index(drop=True)
+    for column in columns:
+        if column not in frame:
+            frame[column] = np.nan
+    return frame[columns]
+
+
+def _estimator(frame: pd.DataFrame, estimator: str) -> pd.DataFrame:
+    """Rows of an estimator; a quantity that only one estimator has is the same for both."""
+    mine = frame[frame["estimator"] == estimator]
+    return frame if mine.empty else mine
+
+
+def similarity_table(
+    reports: Mapping[tuple[str, str], Any], ceiling: Any | None = None, k: int | None = None
+) -> pd.DataFrame:
+    """Similarity of each pair, reference estimator with 95% intervals over texts, and the paper's mean."""
+    named = {pair_name(pair): report for pair, report in reports.items()}
+    if ceiling is not None:
+        named["noise ceiling"] = ceiling
+    rows = []
+    for name, report in named.items():
+        for metric in ("cka", "knn", "correlation", "r2", "inverse_row_entropy", "diagonal_energy"):
+            reference, paper = (profile(report, metric, estimator, k) for estimator in ESTIMATORS)
+            mean, last, in_sample = reference.mean(), reference.iloc[-1], paper.mean()
+            rows.append(
+                {"pair": name, "metric": METRICS[metric]}
+                | {"mean over layers": between(mean["value"], mean["low"], mean["high"])}
+                | {"last layer": between(last["value"], last["low"], last["high"])}
+                | {"paper estimator, mean": number(in_sample["value"], 3)}
+            )
+    return pd.DataFrame(rows)
+
+
+def probe_table(reports: Mapping[tuple[str, str], Any]) -> pd.DataFrame:
+    """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
+    rows = []
+    for (a, b), report in reports.items():
+        frame = report.frame("probe")
+        for _, row in frame.iterrows():
+            rows.append(
+                {"pair": pair_name((a, b)), "probe": direction(row["direction"], a, b)}
+                | {"scaler": row["scaler"]}
+                | {"accuracy %": percent(row["accuracy"], row["low"], row["high"])}
+                | {"macro F1 %": number(100 * row["macro_f1"], 1)}
+                | {"majority class %": number(100 * row["majority"], 1)}
+            )
+    return pd.DataFrame(rows)
+
+
+def direction(code: str, a: str, b: str) -> str:
+    """Write a probe's direction ('a->b') with the names of the two models."""
+    source, target = code.split("->")
+    names = {"a": a, "b": b}
+    return f"{names[source]} → {names[target]}"
+
+
+def pair_name(pair: tuple[str, str]) -> str:
+    """Return how a pair of roles is written everywhere."""
+    return f"{pair[0]} – {pair[1]}"
+
+
+def policy_table(policy: pd.DataFrame) -> pd.DataFrame:
+    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token."""
+    rows = []
+    for _, row in policy.sort_values(["role", "step"]).iterrows():
+        rows.append(
+            {"role": row["role"], "step": int(row["step"])}
+            | {f"{mode} accuracy %": _accuracy(row, mode) for mode in ("greedy", "sampled")}
+            | {"entropy": number(row["entropy"], 3), "KL to base": number(row["kl"], 4), "n": int(row["n"])}
+        )
+    return pd.DataFrame(rows)
+
+
+def drift_table(drift: pd.DataFrame) -> pd.DataFrame:
+    """Similarity to base of each checkpoint, with 95% intervals: the headline metrics as columns."""
+    chosen = {metric: metric_title(metric) for metric in headline(drift)}
+    rows = drift[drift["metric"].isin(chosen)]
+    rows = rows.assign(text=[between(r[0], r[1], r[2]) for r in rows[["value", "low", "high"]].to_numpy()])
+    rows = rows.assign(metric=rows["metric"].map(chosen))
+    table = rows.pivot_table(index=["role", "step"], columns="metric", values="text", aggfunc="first")
+    return table[list(chosen.values())].rename_axis(columns=None).reset_index()
+
+
+def headline(drift: pd.DataFrame) -> list[str]:
+    """Choose one metric a level: global, local (the middle k), basis, readout; as far as measured."""
+    known = list(dict.fromkeys(drift["metric"]))
+    local = sorted((m for m in known if m.startswith("knn@") and m.endswith("_mean")), key=_neighbours)
+    wanted = ["cka_mean", *local[len(local) // 2 :][:1], "correlation_last", "probe_transfer"]
+    return [metric for metric in wanted if metric in known]
+
+
+def _neighbours(metric: str) -> int:
+    return int(metric.removeprefix("knn@").split("_")[0])
+
+
+def metric_title(metric: str) -> str:
+    """Write a drift metric's name in words."""
+    if metric == "probe_transfer":
+        return "probe transfer ratio"
+    name, _, where = metric.rpartition("_")
+    name = {"cka": "CKA", "procrustes_r2": "Procrustes R²"}.get(
+        name, name.replace("knn@", "k-NN overlap, k = ")
+    )
+    return f"{name}, {'mean over layers' if where == 'mean' else 'last layer'}"
+
+
+def _accuracy(row: pd.Series, mode: str) -> str:
+    name = f"accuracy_{mode}"
+    return percent(*(float(row.get(c, math.nan)) for c in (name, f"{name}_low", f"{name}_high")))
+
+
+# ---------------------------------------------------------------------------- provenance
+def provenance(study: Any) -> pd.DataFrame:
+    """What the cells above have read: one row an artifact, with how and when it was computed."""
+    frame = study.provenance()
+    if frame.empty:
+        return frame
+    return frame.assign(seconds=frame["seconds"].round(1)).sort_values(
+        ["stage", "artifact"], ignore_index=True
+    )

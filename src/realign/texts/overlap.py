@@ -1,0 +1,32 @@
+"""Training and evaluation texts must not overlap: checked when a model is trained, not promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from realign.errors import RealignError
+from realign.texts.splits import normalise
+
+
+def shared(train_texts: Iterable[str], eval_texts: Iterable[str]) -> list[str]:
+    """Return the distinct evaluation texts that also occur in training.
+
+    Texts are the same if they agree after case folding and with white space collapsed.
+    """
+    known = {normalise(text) for text in train_texts}
+    found = {key: text for text in eval_texts if (key := normalise(text)) in known}
+    return list(found.values())
+
+
+def check(train_texts: Iterable[str], eval_texts: Iterable[str], what: str = "training data") -> None:
+    """Refuse if any evaluation text is also a training text.
+
+    Raises:
+        RealignError: with how many are shared and the first of them.
+    """
+    both = shared(train_texts, eval_texts)
+    if both:
+        raise RealignError(
+            f"{len(both)} evaluation text(s) also occur in the {what}, first: {both[0][:120]!r}; "
+            "take training texts from split='train' only"
+        )

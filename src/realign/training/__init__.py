@@ -1,0 +1,1 @@
+"""Contrastive learning: the paper's recipe from a laptop to several GPUs."""

@@ -1,0 +1,158 @@
+"""From training sets to batches: one set a batch, no positive twice, the same plan on every machine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from realign.embedding import query_prefix, tokenize
+from realign.errors import RealignError
+from realign.texts.pairs import PairSet
+from realign.texts.splits import normalise
+from realign.training.infonce import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows of which set make up each batch: ``batches[i] = (set, rows)``."""
+
+    batches: list[tuple[int, list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def share(sizes: Sequence[int], queries: int | None, sampling: Literal["size", "equal"]) -> list[int]:
+    """Return how many queries to take of each set.
+
+    Args:
+        sizes: of the sets.
+        queries: in total; None takes all.
+        sampling: ``size`` in proportion to the sets, ``equal`` the same of each. A set that is too small
+            gives what it has, and the others give no more for it.
+    """
+    if queries is None:
+        return list(sizes)
+    total = sum(sizes)
+    wanted = [queries * s / total if sampling == "size" else queries / len(sizes) for s in sizes]
+    return [min(round(w), s) for w, s in zip(wanted, sizes, strict=True)]
+
+
+def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> Plan:
+    """Return the batches of a run in order.
+
+    Rows are shuffled in each epoch by ``seed``. A row whose positive or query is already in the batch
+    waits for a later one; what does not fill a batch at the end of an epoch is left out (a set smaller
+    than a batch makes one smaller batch of all its rows). Batches of the sets are mixed at random.
+
+    Raises:
+        RealignError: there is no row at all.
+    """
+    generator = random.Random(f"realign plan {seed}")
+    batches: list[tuple[int, list[int]]] = []
+    whole = int(epochs)
+    for epoch in range(whole + (epochs > whole)):
+        found: list[tuple[int, list[int]]] = []
+        for index, one in enumerate(sets):
+            rows = list(range(len(one)))
+            generator.shuffle(rows)
+            made = _batches(one, rows, batch_size)
+            found += [(index, batch) for batch in made]
+        generator.shuffle(found)
+        batches += found if epoch < whole else found[: max(1, round(len(found) * (epochs - whole)))]
+    if not batches:
+        raise RealignError("the training sets are empty: there is nothing to train on")
+    return Plan(batches)
+
+
+def _batches(one: PairSet, rows: list[int], size: int) -> list[list[int]]:
+    size = min(size, len(rows))
+    made: list[list[int]] = []
+    waiting = rows
+    while len(waiting) >= size > 0:
+        batch: list[int] = []
+        seen: set[str] = set()
+        left: list[int] = []
+        for place, row in enumerate(waiting):
+            keys = {normalise(one.positives[row]), normalise(one.queries[row])}
+            if keys & seen:
+                left.append(row)
+                continue
+            seen |= keys
+            batch.append(row)
+            if len(batch) == size:
+                left += waiting[place + 1 :]
+                break
+        if len(batch) < size and made:
+            break  # only repeats are left
+        if len(batch) > 1:
+            made.append(batch)
+        if len(batch) < size:
+            break
+        waiting = left
+    return made
+
+
+class Tokenized:
+    """Training sets as token ids, each distinct text of a batch once.
+
+    Args:
+        sets: training sets.
+        tokenizer: of the backbone.
+        max_query_tokens: longest query, its instruction included.
+        max_passage_tokens: longest passage.
+        instructions: put each set's instruction before its queries.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[PairSet],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_query_tokens: int,
+        max_passage_tokens: int,
+        instructions: bool = True,
+    ) -> None:
+        self.sets = sets
+        self.tokenizer = tokenizer
+        self.max_query_tokens = max_query_tokens
+        self.max_passage_tokens = max_passage_tokens
+        self.instructions = instructions
+
+    def prefixes(self) -> dict[str, str]:
+        """Return the exact string before the queries of each set."""
+        used = {s.name: s.instruction if self.instructions else "" for s in self.sets}
+        return {name: query_prefix(text) if text else "" for name, text in used.items()}
+
+    def batch(self, index: int, rows: Sequence[int]) -> Batch:
+        """Tokenise some rows of one set."""
+        one = self.sets[index]
+        negatives = [n for row in rows for n in one.negatives[row]]
+        passages = [one.positives[row] for row in rows] + negatives
+        queries = [one.queries[row] for row in rows]
+        instruction = one.instruction if self.instructions else ""
+        asked = tokenize(self.tokenizer, queries, instruction, self.max_query_tokens)
+        read = tokenize(self.tokenizer, passages, None, self.max_passage_tokens)
+        place: dict[tuple[int, tuple[int, ...]], int] = {}
+        contents: dict[str, int] = {}
+        ids: list[list[int]] = []
+        skip: list[int] = []
+        content: list[int] = []
+
+        def add(tokens: list[int], skipped: int, text: str) -> int:
+            key = (skipped, tuple(tokens))
+            if key not in place:
+                place[key] = len(ids)
+                ids.append(tokens)
+                skip.append(skipped)
+                content.append(contents.setdefault(normalise(text), len(contents)))
+            return place[key]
+
+        query_places = [add(t, asked.skip, q) for t, q in zip(asked.ids, queries, strict=True)]
+        passage_places = [add(t, read.skip, p) for t, p in zip(read.ids, passages, strict=True)]
+        return Batch(one.name, ids, skip, query_places, passage_places, content)

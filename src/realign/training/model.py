@@ -1,0 +1,130 @@
+"""A backbone as a sentence-transformers model: made for training, saved to open anywhere."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from realign import backbones
+from realign.config import Backbone, Recipe
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Not the chat method that sentence-transformers would pick by itself for a tokeniser with a template.
+MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+VERSIONS = ("torch", "transformers", "sentence-transformers", "peft", "accelerate")
+
+
+def assemble(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> SentenceTransformer:
+    """Return Transformer + mean Pooling without the prompt + Normalize around a loaded encoder.
+
+    Args:
+        model: headless, attention mode set (kept in its config, so it survives saving).
+        tokenizer: its tokeniser.
+        max_tokens: longest sequence when the saved model is used.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    with tempfile.TemporaryDirectory() as folder:
+        # The module can only be made from a directory: give it one with an empty model of one layer,
+        # then put the loaded model in its place.
+        config = type(model.config).from_dict(model.config.to_dict())
+        config.num_hidden_layers = 1
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:1]
+        type(model)(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        transformer = Transformer(
+            folder,
+            modality_config=MODALITY,
+            module_output_name="token_embeddings",
+            max_seq_length=max_tokens,
+            processing_kwargs={},
+        )
+    transformer.model = model
+    size = int(model.config.hidden_size)
+    modules = [transformer, Pooling(size, pooling_mode="mean", include_prompt=False), Normalize()]
+    device = str(next(model.parameters()).device)
+    return SentenceTransformer(modules=modules, device=device, similarity_fn_name="cosine")
+
+
+class TokenStates:
+    """Calls a (wrapped) sentence-transformers model like a transformers model without head."""
+
+    def __init__(self, wrapped: torch.nn.Module) -> None:
+        self.wrapped = wrapped
+        if hasattr(wrapped, "no_sync"):
+            self.no_sync = wrapped.no_sync
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
+        """Return an object whose ``last_hidden_state`` is (B, T, d)."""
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return SimpleNamespace(last_hidden_state=self.wrapped(features)["token_embeddings"])
+
+
+def save(
+    model: SentenceTransformer, folder: Path, *, backbone: Backbone, recipe: Recipe, facts: dict[str, Any]
+) -> None:
+    """Write the model with a model card; it opens with plain ``SentenceTransformer(folder)``."""
+    model.model_card_data.generate_widget_examples = False
+    model.save_pretrained(str(folder), create_model_card=False)
+    # sentence-transformers keeps the longest sequence in the tokeniser's file only; say it here as well,
+    # where other readers of the directory look.
+    settings = folder / "sentence_bert_config.json"
+    found = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**found, "max_seq_length": model.max_seq_length}, indent=2), "utf-8")
+    (folder / "README.md").write_text(card(backbone, recipe, facts), encoding="utf-8")
+
+
+def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
+    """Return the model card: where the model comes from, how it was trained, how to use it."""
+    versions = {name: metadata.version(name) for name in VERSIONS}
+    example = next((p for p in facts.get("prefixes", {}).values() if p), "")
+    return "\n".join(
+        [
+            "---",
+            "library_name: sentence-transformers",
+            "pipeline_tag: sentence-similarity",
+            f"license: {backbones.root(backbone).license or 'other'}",
+            "---",
+            "",
+            f"# {backbone.source} after contrastive learning",
+            "",
+            f"Trained by realign from the backbone `{backbone.source}` with {recipe.attention} attention; mean of",
+            "the last states over the text's own tokens (the instruction is read, not pooled), length 1.",
+            "",
+            "```python",
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            'model = SentenceTransformer("path/to/this/directory")',
+            f"queries = model.encode(['...'], prompt={example!r})",
+            "documents = model.encode(['...'])",
+            "```",
+            "",
+            "Recipe, data, seeds and versions:",
+            "",
+            "```json",
+            json.dumps(
+                {
+                    "backbone": backbones.digest(backbone),
+                    "recipe": recipe.model_dump(mode="json"),
+                    **facts,
+                    "versions": versions,
+                },
+                indent=2,
+            ),
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,283 @@
+"""What RLVR and SFT share: a base with LoRA, checkpoints as small adapters, a log and model cards."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from realign import backbones
+from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
+from realign.errors import UsageError
+from realign.hardware import Compute
+from realign.progress import bar
+from realign.tuning import policy
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
+
+
+def lora_config(lora: LoRA) -> LoraConfig:
+    """Return the peft configuration: all linear layers but the head."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW that keeps float32 copies of low-precision parameters and steps those.
+
+    LoRA in float32 over a bfloat16 model doubles the time of a step on a CPU (every product is done in
+    float32 beside the bfloat16 one); LoRA in bfloat16 alone would round small updates away.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
+        """``parameters`` are those of the model; the optimiser itself holds their float32 copies."""
+        self.shadowed = [p for p in parameters if p.requires_grad]
+        super().__init__(
+            [p.detach().float().clone().requires_grad_() for p in self.shadowed], lr=lr, weight_decay=0.0
+        )
+
+    def step(self, closure: Any = None) -> Any:
+        """Step the float32 copies with the model's gradients, then round them into the model."""
+        masters = self.param_groups[0]["params"]
+        for master, parameter in zip(masters, self.shadowed, strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+        result = super().step(closure)
+        with torch.no_grad():
+            for master, parameter in zip(masters, self.shadowed, strict=True):
+                parameter.copy_(master)
+        return result
+
+
+def load_policy(
+    base: Backbone, settings: RLVRSettings | SFTSettings, compute: Compute, local: Path | None
+) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Load the base to be tuned, with a fresh LoRA in the model's own dtype.
+
+    Eager attention, and logits from contiguous states: what is fast in bfloat16 on a CPU.
+    """
+    from peft import get_peft_model
+
+    if base.kind == "adapter":
+        raise UsageError(f"{base.source}: tuning starts from a base, not from an adapter")
+    model, tokenizer = backbones.load_lm(
+        base, dtype=compute.dtype, device=compute.device, local=local, attn_implementation="eager"
+    )
+    head = model.get_output_embeddings()
+    # A slice of the states makes this product several times slower on a CPU.
+    head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return get_peft_model(model, lora_config(settings.lora), autocast_adapter_dtype=False), tokenizer
+
+
+def trainer_options(settings: RLVRSettings | SFTSettings, compute: Compute, work: Path) -> dict[str, Any]:
+    """Return the trainer arguments that RLVR and SFT share, every surprising default set explicitly."""
+    cpu = compute.device.type == "cpu"
+    return {
+        "output_dir": str(work),
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": settings.warmup_steps,
+        "seed": settings.seed,
+        "use_cpu": cpu,
+        "bf16": False,  # the model itself is in the dtype that was chosen; adapters too, with float32 copies in MasterAdamW
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",  # adapters are saved by Recorder; a trainer checkpoint adds 3.5 MB of tokenizer
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": not cpu,
+    }
+
+
+def save_adapter(model: PeftModel, folder: Path, base: Backbone) -> Path:
+    """Save a LoRA adapter in bfloat16: its configuration and weights, nothing else, no machine paths."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model)
+    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config: Any = model.peft_config["default"]
+    kept = config.base_model_name_or_path, config.inference_mode, config.target_modules
+    config.base_model_name_or_path, config.inference_mode = base.source, True
+    config.target_modules = sorted(config.target_modules)  # a set would be written in random order
+    config.save_pretrained(str(folder))
+    config.base_model_name_or_path, config.inference_mode, config.target_modules = kept
+    return folder
+
+
+class Recorder(TrainerCallback):
+    """Writes ``log.csv`` row by row, saves adapters at the chosen steps and shows progress."""
+
+    def __init__(
+        self, out: Path, base: Backbone, settings: RLVRSettings | SFTSettings, columns: dict[str, str]
+    ):
+        """``columns`` maps names in log.csv to the trainer's names."""
+        self.out, self.base, self.settings, self.columns = out, base, settings, columns
+        self.saved: dict[int, Path] = {}
+        self.started = time.perf_counter()
+        self.file = (out / "log.csv").open("w", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, ["step", *columns, "seconds"], restval="")
+        self.writer.writeheader()
+        self.bar = bar(
+            settings.steps, desc=type(settings).__name__.removesuffix("Settings").lower(), unit="step"
+        )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one row a step; ``seconds`` is wall time since the step before."""
+        if not state.is_world_process_zero or logs is None or "train_runtime" in logs:
+            return
+        now = time.perf_counter()
+        row = {name: logs[key] for name, key in self.columns.items() if key in logs}
+        self.writer.writerow({"step": state.global_step, **row, "seconds": round(now - self.started, 3)})
+        self.file.flush()
+        self.started = now
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Save an adapter if this step is one of ``save_steps``, and always at the last."""
+        self.bar.update(1)
+        step = state.global_step
+        last = step == self.settings.steps
+        if state.is_world_process_zero and (last or step in self.settings.save_steps):
+            folder = self.out / ("final" if last else f"step-{step}")
+            self.saved[step] = save_adapter(model, folder, self.base)
+
+    def close(self) -> None:
+        """Close the log and the bar."""
+        self.file.close()
+        self.bar.close()
+
+
+def train(trainer: Trainer, recorder: Recorder) -> dict[int, Path]:
+    """Run a trainer with a recorder and return the adapter directories by step."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(recorder)
+    level = logging.getLogger("transformers.trainer").level
+    try:
+        trainer.train()
+    finally:
+        recorder.close()
+        logging.getLogger("transformers.trainer").setLevel(level)
+    return recorder.saved
+
+
+def write_cards(
+    saved: dict[int, Path],
+    base: Backbone,
+    settings: RLVRSettings | SFTSettings,
+    evaluation: PolicySettings | None,
+    *,
+    local: Path | None,
+    compute: Compute,
+) -> dict[int, dict[str, Any]]:
+    """Write a model card (README.md) into every adapter.
+
+    With ``evaluation``, base (step 0) and adapters are measured on never-seen problems for it. Returns
+    the measurements by step (empty without ``evaluation``).
+    """
+    measured: dict[int, dict[str, Any]] = {}
+    if evaluation is not None:
+        measured[0] = policy.measure(base, evaluation, local=local, compute=compute)
+    for step, folder in saved.items():
+        if evaluation is not None:
+            adapter = Backbone(source=f"adapter:{folder.resolve()}", base=base)
+            measured[step] = policy.measure(adapter, evaluation, local=local, reference=base, compute=compute)
+        text = card(step, base, settings, measured, compute)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    return measured
+
+
+def card(
+    step: int,
+    base: Backbone,
+    settings: RLVRSettings | SFTSettings,
+    measured: dict[int, dict[str, Any]],
+    compute: Compute,
+) -> str:
+    """Write the model card of one adapter (Markdown); ``measured`` holds results by step, 0 the base."""
+    method, data = _described(settings)
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)
+    written = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
+    return f"""---
+library_name: peft
+base_model: "{base.source}"
+license: "{base.license or "that of the base model"}"
+---
+# {method}, step {step} of {settings.steps}
+
+A LoRA adapter (bfloat16, rank {settings.lora.rank}) on `{base.source}`, made by `realign tune`.
+
+- **Task**: reasoning_gym `{settings.task}` with {settings.task_options}.
+- **Data**: {data}
+- **Steps**: {step} (of {settings.steps}; the first has rate 0, the warm-up's start); **seed**: {settings.seed}.
+- **Computed** in {str(compute.dtype).removeprefix("torch.")} on {compute.device.type}; {versions}.
+
+{_results(measured[0], measured[step]) if step in measured else "Accuracy was not measured when this was made."}
+
+Settings:
+
+```
+{written}
+```
+"""
+
+
+def _described(settings: RLVRSettings | SFTSettings) -> tuple[str, str]:
+    """Return the method and the training data in words."""
+    if isinstance(settings, SFTSettings):
+        return "SFT (TRL)", (
+            f"{settings.batch_size * settings.steps} distinct training problems of reasoning_gym with worked answers "
+            "(the answer, then the working by decimal places), each seen once."
+        )
+    coin = "a coin that ignores the answer"
+    return "RLVR (TRL GRPO, dr_grpo loss)", (
+        f"{settings.prompts * settings.steps} distinct training problems of reasoning_gym, "
+        f"{settings.completions} completions each; "
+        f"reward: {coin if settings.reward == 'random' else 'the verifier of the task'}."
+    )
+
+
+def _results(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Write the before-and-after table of a model card."""
+
+    def shown(result: dict[str, Any], key: str) -> str:
+        return f"{result[key]:.1%} ({result[f'{key}_low']:.1%} to {result[f'{key}_high']:.1%})"
+
+    rows = [
+        f"| {key.removeprefix('accuracy_')} accuracy | {shown(before, key)} | {shown(after, key)} |"
+        for key in ("accuracy_greedy", "accuracy_sampled")
+    ]
+    return "\n".join(
+        [
+            f"On {after['n']} distinct problems never trained on (split by problem text). 95% Wilson intervals; sampled:",
+            f"{after['samples']} completions a problem at temperature 1, interval for the effective number of trials.",
+            "The first number of a completion is judged by the task's own verifier.",
+            "",
+            "| | before (base) | after |",
+            "|---|---|---|",
+            *rows,
+            f"| entropy, nats a token | {before['entropy']:.3f} | {after['entropy']:.3f} |",
+            f"| KL to base, nats a token | 0 | {after['kl']:.3f} |",
+        ]
+    )

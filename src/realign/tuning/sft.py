@@ -1,0 +1,79 @@
+"""SFT: supervised fine-tuning on worked answers to the same problems as RLVR."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from pathlib import Path
+
+from realign import hardware
+from realign.config import Backbone, PolicySettings, SFTSettings
+from realign.hardware import Compute
+from realign.tuning import adapters, policy
+from realign.tuning import problems as problem_sets
+
+COLUMNS = {
+    "loss": "loss",
+    "entropy": "entropy",
+    "token_accuracy": "mean_token_accuracy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+_MICRO_BATCH = 16  # sequences at once; keeps the logits of a batch within a few hundred MB
+
+
+def run(
+    base: Backbone,
+    settings: SFTSettings,
+    out: Path,
+    *,
+    local: Path | None = None,
+    compute: Compute | None = None,
+    evaluation: PolicySettings | None = None,
+) -> dict[int, Path]:
+    """Tune ``base`` on prompts and worked completions (loss on the completion only), save LoRA adapters.
+
+    Arguments, files and result are those of :func:`realign.tuning.rlvr.run`; ``log.csv`` has step, loss
+    (nats a token), entropy, token_accuracy (0..1), grad_norm, learning_rate, seconds.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    compute = compute or hardware.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = adapters.load_policy(base, settings, compute, local)
+    count = settings.batch_size * settings.steps
+    found = problem_sets.load(
+        settings.task,
+        settings.task_options,
+        "train",
+        count,
+        settings.seed,
+        chat=policy.has_chat_markers(tokenizer),
+    )
+    data = Dataset.from_dict(
+        {"prompt": [p.prompt for p in found], "completion": [p.solution + tokenizer.eos_token for p in found]}
+    )
+    micro = math.gcd(settings.batch_size, _MICRO_BATCH)
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = SFTConfig(
+            **adapters.trainer_options(settings, compute, Path(work)),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=settings.batch_size // micro,
+            max_length=512,
+            completion_only_loss=True,
+            packing=False,
+        )
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=data,
+            processing_class=tokenizer,
+            optimizers=(adapters.MasterAdamW(model.parameters(), settings.learning_rate), None),
+        )
+        saved = adapters.train(trainer, adapters.Recorder(out, base, settings, COLUMNS))
+    del model, trainer
+    adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
+    return saved

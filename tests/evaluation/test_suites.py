@@ -1,0 +1,155 @@
+"""The laptop suites: deterministic, described, with their own instructions, and apart from training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from realign import texts
+from realign.errors import RealignError, UsageError
+from realign.evaluation import bright, instructions, specs, suites
+from realign.evaluation.specs import Corpus
+
+LAPTOP = ("laptop-multilingual", "laptop-code", "laptop-bright")
+ALL = [(suite, spec, n) for suite in suites.names() for spec, n in suites.specs(suite)]
+DIGESTS = "import json; from realign.evaluation import suites; print(json.dumps(" \
+    "[s.digest(n) for x in suites.names() for s, n in suites.specs(x)]))"  # fmt: skip
+
+
+def test_data_are_the_same_in_another_process_with_another_hash_seed():
+    env = {**os.environ, "PYTHONHASHSEED": "12345"}
+    out = subprocess.run(
+        [sys.executable, "-c", DIGESTS], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(out) == [spec.digest(n) for _, spec, n in ALL]
+
+
+def test_names_and_keys_need_neither_mteb_nor_torch():
+    code = (
+        "import sys; from realign.evaluation import suites\n"
+        "for name in ('laptop-multilingual', 'laptop-code', 'laptop-bright', 'smoke'):\n"
+        "    suites.task_names(name), suites.sources(name), suites.task_instructions(name), suites.about(name)\n"
+        "print([m for m in ('mteb', 'torch', 'transformers', 'reasoning_gym') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_no_text_of_a_suite_is_a_training_text():
+    training: list[str] = []
+    for name in ("docs", "code", "messages", "problems"):
+        pairs = texts.pairs.load(name)
+        training += [*pairs.queries, *pairs.positives]
+    assert len(training) > 10_000
+    texts.overlap.check(training, [text for name in LAPTOP for text in suites.texts(name)])
+
+
+def test_the_overlap_check_would_notice():
+    known = suites.texts("laptop-code")[0]
+    with pytest.raises(RealignError, match=r"1 evaluation text"):
+        texts.overlap.check([known.upper()], suites.texts("laptop-code")[:3])
+
+
+def test_enough_tasks_and_types():
+    count = {name: len(suites.specs(name)) for name in LAPTOP}
+    assert count["laptop-multilingual"] >= 8
+    assert count["laptop-code"] >= 4
+    assert count["laptop-bright"] >= 4
+    assert {spec.type for spec, _ in suites.specs("laptop-multilingual")} == {
+        "BitextMining", "Classification", "MultilabelClassification", "Clustering", "PairClassification",
+        "Retrieval", "Reranking",
+    }  # fmt: skip
+    bitext = next(s for s, _ in suites.specs("laptop-multilingual") if s.name == "SphinxBitextMining")
+    assert len(bitext.languages) >= 8
+
+
+@pytest.mark.parametrize(("suite", "spec", "n"), ALL, ids=lambda x: getattr(x, "name", str(x)))
+def test_data_are_complete_and_short(suite, spec, n):
+    data = spec.data(n)
+    every = specs.texts(data)
+    assert every
+    assert all(text.strip() for text in every)
+    assert max(map(len, every)) <= 280
+    if isinstance(data, Corpus):
+        assert set(data.relevant) == set(data.queries)
+        for query, grades in data.relevant.items():
+            assert grades
+            assert set(grades) <= set(data.documents)
+            assert not set(grades) & set((data.excluded or {}).get(query, ()))
+            assert set(grades) <= set((data.candidates or {}).get(query, data.documents))
+        texts_once = list(data.documents.values())
+        assert len(set(texts_once)) == len(texts_once), (
+            "two documents are the same, so the gold is not unique"
+        )
+    else:
+        for splits in data.subsets.values():
+            for columns in splits.values():
+                assert len({len(column) for column in columns.values()}) == 1
+            if "train" in splits:
+                assert not set(splits["train"]["text"]) & set(splits["test"]["text"])
+
+
+def test_every_task_has_its_own_instruction_and_strict_refuses_others():
+    for name in LAPTOP:
+        assert len(suites.task_instructions(name, strict=True)) == len(suites.specs(name))
+    table = instructions.load(strict=True)
+    with pytest.raises(RealignError, match=r"NoSuchTask .* has no instruction"):
+        table("NoSuchTask", "Retrieval")
+    assert instructions.load()("NoSuchTask", "Retrieval") == table.types["Retrieval"]
+
+
+def test_a_malformed_instruction_table_is_one_sentence(tmp_path):
+    path = tmp_path / "table.toml"
+    path.write_text('[tasks]\nSTS12 = "ends with a space "\n')
+    with pytest.raises(RealignError, match="STS12 must be a non-empty text"):
+        instructions.load(path)
+
+
+def test_a_changed_note_or_size_changes_the_sources(monkeypatch, tmp_path):
+    before = suites.sources("laptop-bright")
+    assert before != suites.sources("smoke-bright")
+    copy = tmp_path / "techniques"
+    copy.mkdir()
+    for path in bright._files():
+        (copy / path.name).write_bytes(path.read_bytes() + b"\n")
+    monkeypatch.setattr(bright.paths, "data", lambda: tmp_path)
+    assert suites.sources("laptop-bright")["techniques"] != before["techniques"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("laptop-cod", "did you mean 'laptop-code'"), ("tasks:STS1", "nearest: STS1")]
+)
+def test_an_unknown_suite_or_task_names_the_nearest(name, message):
+    with pytest.raises(UsageError, match=message):
+        suites.load(name)
+
+
+def test_notes_are_many_short_and_know_their_problems():
+    import reasoning_gym
+
+    known = set(reasoning_gym.factory.DATASETS)
+    notes = bright.notes()
+    assert len(notes) >= 80
+    assert all(120 <= len(note["text"]) <= 420 for note in notes.values())
+    for name, note in notes.items():
+        assert set(note["problems"]) | set(note["related"]) <= known, name
+        assert not set(note["problems"]) & set(note["related"]), name
+    excluded = bright.techniques("arithmetic", 32).excluded
+    assert excluded is not None
+    assert sum(map(len, excluded.values())) > 20
+
+
+def test_real_benchmarks_have_an_instruction_for_each_of_their_tasks():
+    for name, tasks in {"MTEB(Multilingual, v2)": 131, "MTEB(Code, v1)": 12, "BRIGHT(v1.1)": 12}.items():
+        assert len(suites.task_instructions(name, strict=True)) == tasks
+
+
+def test_every_task_is_described_with_an_example():
+    for name in LAPTOP:
+        rows = suites.describe(name)
+        assert [row["task"] for row in rows] == suites.task_names(name)
+        assert all(value.strip() for row in rows for value in row.values())

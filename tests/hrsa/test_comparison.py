@@ -1,0 +1,224 @@
+"""The report: its numbers equal the metrics' own, and it answers with intervals, differences and curves."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from realign import hrsa
+
+SETTINGS = SimpleNamespace(cka_tokens=300, knn_tokens=300, k=(5, 10), resamples=100, seed=0)
+
+
+def made(noise, seed=1, layers=7, texts=60, each=5, width=12):
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(layers, texts * each, width)) + 0.5
+    base += rng.normal(size=(texts, width))[np.repeat(np.arange(texts), each)]
+    states = base + noise * np.random.default_rng(seed).normal(size=base.shape)
+    text = np.repeat(np.arange(texts), each)
+    pooled = states.reshape(layers, texts, each, width).mean(2)
+    return hrsa.Activations(
+        states.astype(np.float32),
+        text,
+        np.arange(len(text)),
+        np.tile(np.arange(each), texts),
+        pooled.astype(np.float32),
+        np.arange(texts, dtype=np.uint64),
+        {"tokens_read": len(text)},
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    return made(0), made(0.3, seed=1), made(1.5, seed=2)
+
+
+def probe_of(a, b):
+    labels = np.where(a.pooled[-1][:, 0] > np.median(a.pooled[-1][:, 0]), "x", "y")
+    return {"toy": hrsa.Probe(a.pooled[-1], b.pooled[-1], labels)}
+
+
+@pytest.fixture(scope="module")
+def report(models):
+    labels = ["even" if i % 2 == 0 else "odd" for i in range(60)]
+    return hrsa.compare_activations(
+        models[0], models[1], SETTINGS, labels=labels, probes=probe_of(models[0], models[1])
+    )
+
+
+def only(frame, **equal):
+    for column, value in equal.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def test_frames_have_the_columns_that_the_figures_read(report):
+    expected = {
+        "correlation": ["layer_a", "layer_b", "value"],
+        "correlation_histogram": ["dimension", "r"],
+        "cka": ["estimator", "variant", "layer_a", "layer_b", "value"],
+        "cka_diagonal": ["estimator", "variant", "layer", "value", "low", "high"],
+        "knn": ["estimator", "layer", "k", "jaccard", "overlap", "chance", "corrected", "low", "high"],
+        "procrustes": ["estimator", "layer", "quantity", "value", "low", "high", "null"],
+        "probe": ["text_set", "direction", "scaler", "accuracy", "macro_f1", "majority", "low", "high"],
+        "energy": ["layer", "model", "top_dimension_share", "top_rows_share"],
+    }
+    for name, columns in expected.items():
+        assert list(report.frame(name).columns) == columns
+    assert set(report.frame("probe")["direction"]) == {"a->a", "a->b", "b->b", "b->a"}
+    with pytest.raises(ValueError, match="no frame 'nothing'"):
+        report.frame("nothing")
+
+
+def test_numbers_equal_the_metrics_called_alone(report, models):
+    a, b, _ = models
+    groups = a.text_ids
+    grid = report.frame("cka")
+    for estimator, kind in (("paper", "biased"), ("reference", "debiased")):
+        part = only(grid, estimator=estimator, variant="all").pivot(
+            index="layer_a", columns="layer_b", values="value"
+        )
+        np.testing.assert_allclose(part, hrsa.cka_grid(a.states, b.states, estimator=kind), rtol=1e-5)
+        diagonal = only(report.frame("cka_diagonal"), estimator=estimator, variant="all")
+        np.testing.assert_allclose(diagonal["value"], np.diag(part), rtol=1e-5)
+    grid = report.frame("correlation").pivot(index="layer_a", columns="layer_b", values="value")
+    np.testing.assert_allclose(grid, hrsa.correlation_grid(a.states, b.states), atol=1e-6)
+    np.testing.assert_allclose(
+        report.frame("correlation_histogram")["r"], hrsa.dimension_correlation(a.states[-1], b.states[-1])
+    )
+    for estimator, own in (("paper", None), ("reference", groups)):
+        found = hrsa.knn_overlap(a.states[3], b.states[3], k=(5, 10), groups=own)
+        part = only(report.frame("knn"), estimator=estimator, layer=3)
+        for column in ("jaccard", "overlap", "chance", "corrected"):
+            np.testing.assert_allclose(part[column], getattr(found, column))
+    whole = hrsa.orthogonal_procrustes(a.states[-1], b.states[-1])
+    np.testing.assert_allclose(report.rotation, whole.rotation, atol=2e-3)
+    paper = only(report.frame("procrustes"), estimator="paper", layer=6, quantity="inverse_row_entropy")
+    assert paper["value"].item() == pytest.approx(hrsa.inverse_row_entropy(whole.rotation).mean(), abs=1e-4)
+
+
+def test_intervals_hold_their_value_and_the_null_is_far_below(report):
+    for name, column in (("cka_diagonal", "value"), ("correlation_diagonal", "value"), ("knn", "corrected")):
+        frame = report.frame(name).dropna(subset=["low"])
+        if "estimator" in frame:
+            frame = only(frame, estimator="reference")
+        assert len(frame) >= 7
+        assert ((frame["low"] <= frame[column]) & (frame[column] <= frame["high"])).all()
+    r2 = only(report.frame("procrustes"), estimator="reference", quantity="r2").set_index("layer")
+    assert (r2["null"].dropna() < 0.1).all()
+    assert (r2["value"] > 0.7).all()
+    top = only(report.frame("cka_null"), layer=-1)
+    assert top["p"].item() == pytest.approx(1 / 101)
+
+
+def test_a_model_with_itself_is_identical_everywhere(models):
+    found = hrsa.drift_summary(
+        hrsa.compare_activations(
+            models[1], models[1], SETTINGS, metrics=("cka", "knn", "correlation", "procrustes")
+        )
+    )
+    np.testing.assert_allclose(found["value"], 1, atol=1e-3)
+
+
+def test_row_order_of_equal_texts_and_saving_change_nothing(report, tmp_path):
+    report.save(tmp_path / "a")
+    report.save(tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix != ".npz":  # zip members carry a time stamp
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    back = hrsa.Report.load(tmp_path / "a")
+    assert set(back.frames) == set(report.frames)
+    for name, frame in report.frames.items():
+        for column in frame.select_dtypes("number"):
+            np.testing.assert_allclose(back.frame(name)[column], frame[column], rtol=1e-6)
+    np.testing.assert_array_equal(back.rotation, report.rotation)
+    assert back.meta == report.meta
+    pair = hrsa.drift_summary(report), hrsa.drift_summary(back)
+    np.testing.assert_allclose(pair[0]["low"], pair[1]["low"], atol=1e-3)
+
+
+def test_summary_detail_gives_the_same_numbers_on_fewer_layers(report, models):
+    cheap = hrsa.compare_activations(
+        models[0],
+        models[1],
+        SETTINGS,
+        detail="summary",
+        layers=[0, -1],
+        probes=probe_of(models[0], models[1]),
+    )
+    full = only(report.frame("knn"), layer=6)
+    np.testing.assert_allclose(only(cheap.frame("knn"), layer=6)["corrected"], full["corrected"])
+    assert sorted(set(cheap.frame("cka_diagonal")["layer"])) == [0, 6]
+    metrics = set(hrsa.drift_summary(cheap)["metric"])
+    assert metrics == set(hrsa.drift_summary(report)["metric"])
+    assert {"cka_last", "knn@10_mean", "correlation_last", "procrustes_r2_last", "probe_transfer"} <= metrics
+
+
+def test_differences_between_two_comparisons_have_paired_intervals(report, models):
+    far = hrsa.compare_activations(models[0], models[2], SETTINGS, metrics=("cka", "knn"))
+    for metric in ("cka", "knn@10"):
+        gap = hrsa.difference(report, far, metric)
+        assert gap["low"] > 0
+        assert gap["p"] < 0.001
+        same = hrsa.difference(report, report, metric, layer=2)
+        assert same["value"] == same["low"] == same["high"] == 0
+    with pytest.raises(ValueError, match="no influences"):
+        hrsa.difference(report, far, "correlation")
+    fewer = SimpleNamespace(**{**vars(SETTINGS), "cka_tokens": 100})
+    other = hrsa.compare_activations(models[0], models[2], fewer, metrics=("cka",))
+    with pytest.raises(ValueError, match="different tokens"):
+        hrsa.difference(report, other, "cka")
+
+
+def test_sinks_are_found_and_left_out():
+    a, b = made(0), made(5.0, seed=9)
+    for model in (a, b):
+        model.states[:, ::100] += 400
+    found = hrsa.compare_activations(a, b, SETTINGS, metrics=("cka", "energy"))
+    assert found.meta["sinks"] == 3
+    last = only(found.frame("cka_diagonal"), estimator="reference", layer=6).set_index("variant")["value"]
+    assert last["all"] > 0.95 > 0.4 > last["no_sinks"]
+    assert found.frame("energy")["top_rows_share"].min() > 0.9
+
+
+def test_text_level_comparison_treats_each_text_as_one_token(models):
+    a, b = (hrsa.Activations.from_pooled(m.pooled) for m in models[:2])
+    found = hrsa.compare_activations(a, b, SETTINGS, metrics=("cka",))
+    value = only(found.frame("cka_diagonal"), estimator="reference", variant="all", layer=2)["value"].item()
+    expected = hrsa.linear_cka(models[0].pooled[2], models[1].pooled[2], estimator="debiased")
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_models_map_by_distance(models):
+    distance = hrsa.cka_distances(dict(zip("abc", models, strict=True)))
+    assert distance.loc["a", "b"] < distance.loc["a", "c"]
+    np.testing.assert_allclose(np.diag(distance), 0)
+    assert hrsa.classical_mds(distance.to_numpy()).shape == (3, 2)
+
+
+def test_what_cannot_be_compared_is_refused_with_the_first_difference(models):
+    a, b, _ = models
+    other = made(0)
+    other.token_ids = other.token_ids.copy()
+    other.token_ids[17] = 999
+    with pytest.raises(ValueError, match=r"token ids differ first at entry 17 \(17 and 999\)"):
+        hrsa.compare_activations(a, other, SETTINGS)
+    with pytest.raises(ValueError, match="read different samples"):
+        hrsa.compare_activations(a, made(0, texts=50), SETTINGS)
+    with pytest.raises(ValueError, match="layers and width must agree"):
+        hrsa.compare_activations(a, made(0, layers=5), SETTINGS)
+    with pytest.raises(ValueError, match="unknown metrics"):
+        hrsa.compare_activations(a, b, SETTINGS, metrics=("ckaa",))
+    with pytest.raises(ValueError, match="one for each of the 60 texts"):
+        hrsa.compare_activations(a, b, SETTINGS, labels=["x"], metrics=("knn",))
+
+
+def test_wide_rotations_are_stored_as_block_maxima():
+    from realign.hrsa.report import shrink_rotation
+
+    o = np.zeros((1200, 1200))
+    o[7, 1199] = -0.5
+    small, block = shrink_rotation(o)
+    assert (block, small.shape) == (3, (400, 400))
+    assert small[2, 399] == 0.5
+    assert (small != 0).sum() == 1

@@ -1,0 +1,100 @@
+"""Representation level against numpy and scipy in float64."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from realign import hrsa
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 12)) * np.linspace(0.5, 3, 12) + 5
+    y = x @ scipy.linalg.qr(rng.normal(size=(12, 12)))[0] + 0.3 * rng.normal(size=(300, 12)) - 2
+    return x, y
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-6)])
+def test_dimension_correlation_equals_numpy_corrcoef(pair, dtype, tolerance):
+    x, y = (v.astype(dtype) for v in pair)
+    expected = [np.corrcoef(x[:, i].astype(float), y[:, i].astype(float))[0, 1] for i in range(12)]
+    np.testing.assert_allclose(hrsa.dimension_correlation(x, y), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_constant_dimension_is_nan_and_does_not_enter_the_grid(pair):
+    x, y = pair
+    x[:, 3] = 0.1  # not exactly representable: its centred values are rounding noise, not zero
+    r = hrsa.dimension_correlation(x, y)
+    assert np.isnan(r[3])
+    assert np.isfinite(np.delete(r, 3)).all()
+    grid = hrsa.correlation_grid(x[None].astype(np.float32), y[None].astype(np.float32))
+    assert grid[0, 0] == pytest.approx(np.nanmean(r), abs=1e-6)
+
+
+def test_correlation_grid_equals_the_mean_of_each_pair_whatever_the_block(pair):
+    x, y = pair
+    xs, ys = np.stack([x, x**2, y]), np.stack([y, y**3])
+    expected = [[np.nanmean(hrsa.dimension_correlation(a, b)) for b in ys] for a in xs]
+    for block in (7, 300, 1000):
+        np.testing.assert_allclose(hrsa.correlation_grid(xs, ys, block=block), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
+def test_rotation_equals_scipy_on_centred_data(pair, dtype, tolerance):
+    x, y = (v.astype(dtype) for v in pair)
+    fitted = hrsa.orthogonal_procrustes(x, y)
+    xd, yd = x.astype(float), y.astype(float)
+    expected, scale = scipy.linalg.orthogonal_procrustes(xd - xd.mean(0), yd - yd.mean(0))
+    np.testing.assert_allclose(fitted.rotation, expected, atol=tolerance)
+    assert fitted.singular_values.sum() == pytest.approx(scale, rel=tolerance)
+
+
+def test_scores_use_training_means_and_equal_their_definitions(pair):
+    x, y = pair
+    fitted = hrsa.orthogonal_procrustes(x[:200], y[:200])
+    score = fitted.score(x[200:], y[200:])
+    target = y[200:] - y[:200].mean(0)
+    aligned = (x[200:] - x[:200].mean(0)) @ fitted.rotation
+    assert score.r2 == pytest.approx(1 - ((target - aligned) ** 2).sum() / (target**2).sum(), abs=1e-12)
+    cosine = (aligned * target).sum(1) / np.linalg.norm(aligned, axis=1) / np.linalg.norm(target, axis=1)
+    assert score.cosine == pytest.approx(cosine.mean(), abs=1e-12)
+    residual = (target - aligned).var(0).sum() / target.var(0).sum()
+    assert score.residual_variance == pytest.approx(residual, abs=1e-12)
+    np.testing.assert_allclose(fitted.transform(x[200:]), aligned + y[:200].mean(0), atol=1e-12)
+
+
+def test_holding_out_exposes_the_overfit_of_independent_data():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 200, 100))
+    fitted = hrsa.orthogonal_procrustes(x[:100], y[:100])
+    assert fitted.score(x[:100], y[:100]).cosine > 0.5
+    assert abs(fitted.score(x[100:], y[100:]).cosine) < 0.05
+
+
+def test_inverse_row_entropy_is_one_for_axes_and_zero_when_fully_mixed():
+    np.testing.assert_allclose(hrsa.inverse_row_entropy(-np.eye(8)[::-1].copy()), 1)
+    np.testing.assert_allclose(hrsa.inverse_row_entropy(scipy.linalg.hadamard(8) / np.sqrt(8)), 0, atol=1e-12)
+    p = np.array([0.36, 0.64])
+    o = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    expected = 1 + (p * np.log(p)).sum() / np.log(2)
+    np.testing.assert_allclose(hrsa.inverse_row_entropy(o), expected)
+
+
+def test_swapped_axes_are_told_apart_from_mixed_ones():
+    rng = np.random.default_rng(2)
+    order = rng.permutation(20)
+    swapped = np.eye(20)[order]
+    mixed = scipy.linalg.qr(rng.normal(size=(20, 20)))[0]
+    energy, found = hrsa.permutation_energy(swapped)
+    assert energy == pytest.approx(1)
+    np.testing.assert_array_equal(found, order)
+    assert hrsa.diagonal_energy(swapped) < 0.3
+    assert hrsa.permutation_energy(mixed)[0] < 0.5
+    assert hrsa.diagonal_energy(np.eye(20)) == pytest.approx(1)
+
+
+def test_rotation_angles_recover_a_known_rotation():
+    angle = np.radians(30)
+    o = scipy.linalg.block_diag([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], 1, -1)
+    np.testing.assert_allclose(hrsa.rotation_angles(o), [0, 30, 30, 180], atol=1e-6)

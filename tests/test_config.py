@@ -1,0 +1,109 @@
+"""Configuration: what is valid loads, what is not is one sentence that names the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realign import config as cfg
+from realign import paths
+from realign.errors import RealignError, UsageError
+
+
+@pytest.mark.parametrize("name", cfg.profile_names())
+def test_every_shipped_profile_loads_and_names_a_known_family(name):
+    profile = cfg.load_profile(name)
+    families = cfg.load_families(paths.data() / "families.toml")
+    assert profile.family in families
+    assert profile.name == name
+    assert "base" in profile.roles
+
+
+def test_paper_profile_states_the_recipe_of_the_paper():
+    recipe = cfg.load_profile("paper").recipe
+    assert (recipe.temperature, recipe.batch_size, recipe.hard_negatives) == (0.02, 2048, 3)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.warmup_ratio) == (2e-5, 0.05, 0.03)
+    assert (recipe.max_query_tokens, recipe.max_passage_tokens, recipe.epochs) == (512, 512, 1.0)
+    assert recipe.attention == "bidirectional"
+    assert recipe.lora is None
+    assert len(recipe.data) == 11
+
+
+def test_unknown_profile_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'laptop'"):
+        cfg.load_profile("laptp")
+
+
+def test_unknown_family_names_the_nearest():
+    families = cfg.load_families(paths.data() / "families.toml")
+    with pytest.raises(UsageError, match="did you mean 'smollm2-135m'"):
+        cfg.find_family(families, "smollm-135m")
+
+
+def test_unknown_role_names_the_nearest():
+    family = cfg.Family(name="f", roles={"base": cfg.Backbone(source="random:0")})
+    with pytest.raises(UsageError, match="unknown role of family f 'bas'; did you mean 'base'"):
+        family.backbone("bas")
+
+
+@pytest.mark.parametrize(
+    ("source", "base"),
+    [("nowhere:x", None), ("hub:", None), ("adapter:x", None), ("random:0", cfg.Backbone(source="random:1"))],
+)
+def test_source_that_makes_no_sense_is_refused(source, base):
+    with pytest.raises(ValueError, match="source"):
+        cfg.Backbone(source=source, base=base)
+
+
+def test_wrong_type_is_one_sentence_with_place_and_value(tmp_path):
+    text = (Path(cfg.__file__).parent / "profiles" / "smoke.toml").read_text()
+    (tmp_path / "bad.toml").write_text(
+        text.replace("batch_size = 8\nlearning", 'batch_size = "many"\nlearning')
+    )
+    with pytest.raises(UsageError, match=r"recipe\.batch_size: .*'many'") as caught:
+        cfg.load_profile(str(tmp_path / "bad.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_misspelt_setting_names_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'temperature'"):
+        cfg.parse(cfg.Recipe, {"data": ["docs"], "temprature": 0.1}, "recipe")
+
+
+def test_toml_that_does_not_parse_is_one_sentence(tmp_path):
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        cfg.load_profile(str(tmp_path / "bad.toml"))
+    with pytest.raises(UsageError, match="no such file"):
+        cfg.load_profile(str(tmp_path / "missing.toml"))
+
+
+def test_a_user_adds_a_family_of_two_directories_in_a_few_lines(tmp_path):
+    file = tmp_path / "families.toml"
+    file.write_text('[mine.roles]\nbase.source = "path:/a"\nreason.source = "path:/b"\n')
+    family = cfg.load_families(file)["mine"]
+    assert family.backbone("reason").location == "/b"
+
+
+def test_adapter_names_its_base_by_role(tmp_path):
+    file = tmp_path / "families.toml"
+    file.write_text('[mine.roles]\nbase.source = "path:/a"\nreason = {source = "adapter:b", base = "base"}\n')
+    base = cfg.load_families(file)["mine"].backbone("reason").base
+    assert base is not None
+    assert base.source == "path:/a"
+    file.write_text('[mine.roles]\nreason = {source = "adapter:b", base = "bse"}\n')
+    with pytest.raises(UsageError, match="unknown role"):
+        cfg.load_families(file)
+
+
+def test_configurations_are_frozen_because_keys_are_made_from_them():
+    profile = cfg.load_profile("smoke")
+    with pytest.raises(ValueError, match="frozen"):
+        profile.family = "other"
+
+
+def test_outside_a_project_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALIGN_ROOT", str(tmp_path))
+    with pytest.raises(RealignError, match="no such file"):
+        cfg.load_families(paths.data() / "families.toml")

@@ -1,0 +1,48 @@
+"""pyproject.toml, requirements.lock and environment.yml say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from realign import doctor, paths
+
+
+def _declared() -> list[Requirement]:
+    project = tomllib.loads((paths.root() / "pyproject.toml").read_text())["project"]
+    return [Requirement(r) for r in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+
+
+def test_every_declared_dependency_is_pinned_inside_its_bounds():
+    locked = doctor.locked_versions()
+    for requirement in _declared():
+        name = canonicalize_name(requirement.name)
+        assert name in locked, f"{name} is not in requirements.lock"
+        assert requirement.specifier.contains(locked[name]), f"{requirement} does not admit {locked[name]}"
+
+
+def test_every_dependency_has_a_lower_bound():
+    for requirement in _declared():
+        assert any(s.operator in (">=", "==", "~=") for s in requirement.specifier), str(requirement)
+
+
+def test_lock_pins_exactly_and_names_no_index_or_place():
+    for line in (paths.root() / "requirements.lock").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+( ; .+)?", line), line
+
+
+def test_conda_environment_installs_the_lock_and_the_package():
+    environment = yaml.safe_load((paths.root() / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+
+
+def test_packages_that_the_user_asked_for_are_declared():
+    names = {canonicalize_name(r.name) for r in _declared()}
+    asked = "jupyter-book jupytext papermill torch transformers peft mteb matplotlib seaborn numpy"
+    assert set(asked.split()) <= names

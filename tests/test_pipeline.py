@@ -1,0 +1,109 @@
+"""The study: what is asked for decides the keys, and only what is missing is computed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realign import pipeline
+from realign.errors import RealignError, UsageError
+from realign.pipeline import Study, largest_difference
+from realign.store import Store
+
+
+def keys(study: Study) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for node in study.nodes():
+        found.setdefault(node.request.stage, set()).add(node.request.key)
+    return found
+
+
+def test_making_keys_touches_neither_store_nor_weights(own_store):
+    for profile in ("smoke", "laptop"):
+        assert len(pipeline.study(profile).nodes()) > 20
+    assert not own_store.exists()
+
+
+def test_keys_are_the_same_in_every_study_of_the_same_profile(own_store):
+    assert keys(pipeline.study("laptop")) == keys(pipeline.study("laptop"))
+
+
+def test_other_neighbourhood_sizes_ask_for_new_comparisons_only(own_store):
+    before, after = keys(pipeline.study("smoke")), keys(pipeline.study("smoke", k=[5, 20]))
+    changed = {stage for stage in before if before[stage] != after[stage]}
+    assert changed == {"compare", "drift"}
+
+
+def test_one_seed_more_leaves_what_exists_alone(own_store):
+    before, after = keys(pipeline.study("smoke")), keys(pipeline.study("smoke", seeds=[0, 1, 2]))
+    for stage in before:
+        assert before[stage] <= after[stage], stage
+
+
+def test_other_family_changes_everything_but_the_baselines(own_store):
+    before, after = keys(pipeline.study("smoke")), keys(pipeline.study("smoke", family="tiny-qwen3"))
+    kept = {stage: before[stage] & after[stage] for stage in before}
+    assert {stage for stage in kept if kept[stage]} == {"evaluate"}
+    baselines = [n for n in pipeline.study("smoke").nodes() if n.request.slug.startswith(("bm25", "random"))]
+    assert kept["evaluate"] == {n.request.key for n in baselines}
+
+
+def test_unusable_parameters_are_refused_before_anything_runs(own_store):
+    with pytest.raises(UsageError, match="seeds"):
+        pipeline.study("smoke", seeds=[])
+    with pytest.raises(UsageError, match="'base' is needed"):
+        pipeline.study("smoke", roles=["reason"])
+    with pytest.raises(UsageError, match=r"hrsa\.k"):
+        pipeline.study("smoke", k=["five"])
+    with pytest.raises(UsageError, match="unknown role"):
+        pipeline.study("smoke", roles=["base", "resaon"]).nodes()
+    with pytest.raises(UsageError, match="unknown checkpoint"):
+        pipeline.study("smoke").models.model("reason", 3)
+
+
+def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
+    study = pipeline.study("smoke")
+    order = [n.request.key for n in study.graph.missing(study.nodes())]
+    place = {key: i for i, key in enumerate(order)}
+    for node in study.graph.missing(study.nodes()):
+        for need in node.needs:
+            assert place[need.request.key] < place[node.request.key]
+
+
+@pytest.mark.slow
+def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_path):
+    study = pipeline.study("smoke")
+    node = study.behaviour.nodes()["base", 0]
+    artifact = study.graph.run(node)
+    facts = json.loads((artifact.path / "policy.json").read_text())
+    assert 0 <= facts["accuracy_greedy_low"] <= facts["accuracy_greedy"] <= facts["accuracy_greedy_high"] <= 1
+    assert facts["kl"] == pytest.approx(0, abs=1e-6)
+    again = Study(study.profile, Store(tmp_path / "again")).graph
+    made = again.run(Study(study.profile, Store(tmp_path / "again")).behaviour.nodes()["base", 0])
+    assert largest_difference(artifact.path, made.path) < 1e-6
+    assert set(study.provenance()["stage"]) == {"policy", "backbone"}
+
+
+def test_difference_of_tables_is_the_largest_of_all_numbers(tmp_path):
+    frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, np.nan]})
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        frame.to_csv(tmp_path / name / "t.csv", index=False)
+    assert largest_difference(tmp_path / "x", tmp_path / "y") == 0
+    frame.assign(value=[1.5, np.nan]).to_csv(tmp_path / "y" / "t.csv", index=False)
+    assert largest_difference(tmp_path / "x", tmp_path / "y") == pytest.approx(0.5)
+    for broken in (frame.assign(value=[1.0, 2.0]), frame.assign(name=["a", "c"]), frame.head(1)):
+        broken.to_csv(tmp_path / "y" / "t.csv", index=False)
+        assert largest_difference(tmp_path / "x", tmp_path / "y") == float("inf")
+
+
+def test_profile_that_needs_a_gpu_says_so():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(RealignError, match="needs a CUDA GPU"):
+        pipeline.require(pipeline.study("paper", family="tiny-llama").profile)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+
+import book_frames
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from realign import tables
+from realign.writing import markdown, show
+
+
+def test_delta_is_paired_by_seed_so_that_what_seeds_share_cancels() -> None:
+    # Seeds shift all roles by whole points, far more than the true difference of 0.1.
+    frame = tables.deltas(book_frames.scores(reason=0.1, noise=0.0), by="suite")
+    reason = frame[frame["role"] == "reason"]
+    np.testing.assert_allclose(reason["delta"], 0.1, atol=1e-9)
+    np.testing.assert_allclose(reason["sd"], 0.0, atol=1e-9)
+    assert set(reason["seeds"]) == {3}
+    assert set(reason["tasks"]) == {2}
+
+
+def test_suite_delta_equals_the_mean_by_hand() -> None:
+    scores = book_frames.scores(noise=0.5)
+    frame = tables.deltas(scores, by="suite").set_index(["role", "suite"])
+    emb = scores[(scores["model"] == "emb") & (scores["suite"] == "laptop-code")]
+    by_hand = [
+        emb[(emb["role"] == "sft") & (emb["seed"] == s)]["score"].mean()
+        - emb[(emb["role"] == "base") & (emb["seed"] == s)]["score"].mean()
+        for s in range(3)
+    ]
+    row = frame.loc[("sft", "laptop-code")]
+    assert row["delta"] == pytest.approx(np.mean(by_hand))
+    assert row["sd"] == pytest.approx(np.std(by_hand, ddof=1))
+    low, high = stats.t.interval(0.90, 2, loc=np.mean(by_hand), scale=stats.sem(by_hand))
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_interval_covers_the_mean_at_its_level() -> None:
+    rng = np.random.default_rng(0)
+    spans = [tables.t_interval(rng.normal(0.3, 1, 3), 0.90) for _ in range(4000)]
+    coverage = np.mean([low <= 0.3 <= high for low, high in spans])
+    assert 0.885 < coverage < 0.915
+
+
+def test_one_seed_has_a_delta_but_no_interval() -> None:
+    frame = tables.deltas(book_frames.scores(seeds=1), by="suite")
+    assert frame["delta"].notna().all()
+    assert frame[["sd", "low", "high"]].isna().all().all()
+    shown = tables.display_scores(tables.score_table(book_frames.scores(seeds=1)))
+    assert "±" not in "".join(shown["Δ reason"])
+
+
+def test_subsets_of_a_task_count_equally_and_not_as_tasks() -> None:
+    scores = book_frames.scores(noise=0.0).query("suite == 'laptop-code'")
+    split = pd.concat([scores.assign(score=scores["score"] + d, subset=str(d)) for d in (-1.0, 1.0)])
+    pd.testing.assert_frame_equal(tables.score_table(scores), tables.score_table(split))
+
+
+def test_failed_task_empties_the_means_that_contain_it_instead_of_being_skipped() -> None:
+    scores = book_frames.scores()
+    bad = (scores["role"] == "reason") & (scores["task"] == "laptop-code-task0") & (scores["seed"] == 1)
+    scores.loc[bad, "score"] = math.nan
+    table = tables.score_table(scores)
+    assert math.isnan(table.loc["laptop-code", "reason"])
+    assert math.isnan(table.loc["laptop-code", "reason delta"])
+    assert table.loc["laptop-code", "sft"] == pytest.approx(34, abs=0.5)
+    assert table.loc["laptop-multilingual", "reason"] == pytest.approx(56, abs=0.5)
+    assert tables.display_scores(table)["reason"].tolist()[0] == "–"
+
+
+def test_baseline_that_covers_only_some_tasks_has_no_mean() -> None:
+    by_suite = tables.score_table(book_frames.scores())
+    assert by_suite["BM25"].isna().all()
+    by_type = tables.score_table(book_frames.scores(), by="type")
+    assert by_type.loc[("laptop-code", "Retrieval"), "BM25"] == 30
+    assert math.isnan(by_type.loc[("laptop-code", "Classification"), "BM25"])
+
+
+def test_untrained_row_is_the_base_only() -> None:
+    scores = book_frames.scores()
+    scores.loc[(scores["model"] == "untrained") & (scores["role"] != "base"), "score"] = 99.0
+    assert tables.score_table(scores).loc["laptop-code", "untrained base"] == 21
+
+
+def test_profile_reads_the_estimator_it_is_asked_for() -> None:
+    report = book_frames.FakeReport(0.8)
+    assert tables.profile(report, "knn", "reference", 5)["value"].tolist() == pytest.approx([0.8] * 7)
+    assert tables.profile(report, "knn", "paper", 5)["value"].tolist() == pytest.approx([0.8 / 1.2] * 7)
+    for metric in tables.METRICS:
+        frame = tables.profile(report, metric)
+        assert list(frame.columns) == ["layer", "value", "low", "high", "null"], metric
+        assert frame["layer"].tolist() == list(range(7)), metric
+
+
+def test_headline_takes_one_metric_a_level_and_the_middle_k() -> None:
+    drift = pd.DataFrame({"metric": ["cka_mean", "knn@5_mean", "knn@50_mean", "knn@10_mean", "cka_last"]})
+    assert tables.headline(drift) == ["cka_mean", "knn@10_mean"]
+
+
+def test_drift_table_keeps_every_checkpoint_in_order() -> None:
+    frame = tables.drift_table(book_frames.study().drift())
+    assert frame[["role", "step"]].values.tolist() == [
+        ["reason", 4],
+        ["reason", 16],
+        ["reason", 36],
+        ["sft", 36],
+    ]
+    assert "CKA, mean over layers" in frame
+
+
+def test_probe_table_names_both_models() -> None:
+    table = tables.probe_table(book_frames.study().comparisons("backbone"))
+    assert {"base → reason", "reason → base", "base → sft", "sft → sft"} <= set(table["probe"])
+    row = table[(table["probe"] == "base → reason") & (table["scaler"] == "source")].iloc[0]
+    assert row["accuracy %"] == "87.3 [86.8, 87.8]"
+
+
+def test_markdown_table_survives_pipes_and_shown_frames_have_no_row_numbers() -> None:
+    frame = pd.DataFrame({"a|b": ["x|y"], "c": [math.nan]})
+    assert markdown(frame).splitlines()[0] == "| a|b | c |".replace("a|b", "a\\|b")
+    assert "x\\|y" in markdown(frame)
+    html = show(frame)._repr_html_()
+    assert "<th></th>" not in html
+    assert "NaN" not in html

@@ -1,0 +1,101 @@
+"""Claims about training sets: one form, true negatives, hub sets by their table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from realign.errors import RealignError, UsageError
+from realign.texts import hub, pairs
+from realign.texts.splits import normalise
+
+
+@pytest.mark.parametrize("name", ["messages", "problems"])
+def test_no_negative_equals_a_positive_of_its_query(name: str) -> None:
+    found = pairs.load(name, hard_negatives=3)
+    answers: dict[str, set[str]] = {}
+    for query, positive in zip(found.queries, found.positives, strict=True):
+        answers.setdefault(normalise(query), set()).add(normalise(positive))
+    for query, negatives in zip(found.queries, found.negatives, strict=True):
+        keys = [normalise(n) for n in negatives]
+        assert len(set(keys)) == len(keys) <= 3
+        assert not answers[normalise(query)] & set(keys)
+    assert sum(map(len, found.negatives)) > 2.5 * len(found)
+
+
+def test_messages_go_both_ways() -> None:
+    found = pairs.load("messages")
+    english = sum(q.isascii() for q in found.queries) / len(found)
+    assert 0.2 < english < 0.9
+    assert found.negatives == [[] for _ in found.queries]
+
+
+def test_siblings_share_the_group_and_prefer_shared_words() -> None:
+    queries = ["open a file", "open a door", "sing a song", "open a file slowly"]
+    answers = ["p0", "p1", "p2", "p3"]
+    found = pairs.siblings(queries, answers, ["x", "x", "x", "y"], 1)
+    assert found == [["p1"], ["p0"], ["p0"], []]
+
+
+def test_the_positive_of_the_same_query_elsewhere_is_no_negative() -> None:
+    found = pairs.siblings(["same", "same", "other"], ["a", "b", "c"], ["g"] * 3, 3)
+    assert found == [["c"], ["c"], ["a", "b"]]
+
+
+def test_a_draw_depends_on_the_seed_and_keeps_rows_together() -> None:
+    found = pairs.load("problems", hard_negatives=1)
+    one, other = found.take(20, 0), found.take(20, 1)
+    assert one.queries != other.queries
+    row = found.queries.index(one.queries[3])
+    assert (one.positives[3], one.negatives[3]) == (found.positives[row], found.negatives[row])
+
+
+def test_every_hub_set_of_the_paper_is_in_the_table() -> None:
+    table = pairs.hub_sets()
+    english = {"allnli", "fever", "hotpotqa", "msmarco", "nq", "quora", "squad", "triviaqa"}
+    assert set(table) == english | {"dureader", "mrtydi", "t2ranking"}
+    assert sum(entry["size"] for entry in table.values()) == 1_662_145
+    for entry in table.values():
+        assert {"path", "split", "revision", "query", "positive", "negatives", "instruction"} <= set(entry)
+
+
+def test_local_files_of_the_same_schema_load_like_a_hub_set(tmp_path, monkeypatch) -> None:
+    rows = [
+        {"query": "q1", "pos": ["p1", "p1b"], "neg": ["n1", "P1", "n2", "n3"]},
+        {"query": " ", "pos": ["p2"], "neg": []},
+        {"query": "q3", "pos": ["p3"], "neg": []},
+    ]
+    (tmp_path / "part.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    entry = {
+        "path": str(tmp_path),
+        "split": "train",
+        "query": "query",
+        "positive": "pos",
+        "negatives": ["neg"],
+    }
+    monkeypatch.setattr(pairs, "hub_sets", lambda: {"local": {**entry, "instruction": "Find it"}})
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = pairs.load("hub:local", hard_negatives=2)
+    assert found.queries == ["q1", "q3"]
+    assert found.positives == ["p1", "p3"]
+    assert found.negatives == [["n1", "n2"], []]
+    assert found.instruction == "Find it"
+
+
+def test_beir_sets_are_joined_by_their_judgements() -> None:
+    found = hub.beir_rows(
+        [{"_id": 1, "text": "claim"}],
+        [{"_id": "d", "title": "T", "text": "body"}, {"_id": "e", "title": "", "text": "no"}],
+        [{"query-id": 1, "corpus-id": "d", "score": 1}, {"query-id": 1, "corpus-id": "e", "score": 0}],
+    )
+    assert found == [{"query": "claim", "positive": "T body"}]
+
+
+def test_a_missing_column_or_an_unreachable_set_is_one_clear_sentence(tmp_path) -> None:
+    with pytest.raises(RealignError, match=r"no column 'anchor' .it has query."):
+        pairs.from_rows("x", {"query": "anchor", "positive": "query"}, [{"query": "a"}], 0)
+    with pytest.raises(RealignError, match="needs the Hugging Face hub"):
+        hub.open_dataset(str(tmp_path / "nothing"), "train")
+    with pytest.raises(UsageError, match="unknown training set 'hub:alnli'"):
+        pairs.load("hub:alnli")

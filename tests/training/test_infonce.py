@@ -1,0 +1,329 @@
+"""Claims about the loss: exact under caching, any chunking, any number of processes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import LlamaConfig, LlamaModel
+
+from realign.training import infonce
+from realign.training.infonce import Batch, LossSettings
+
+TIGHT = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def tiny(dtype: torch.dtype = torch.float64, dropout: float = 0.0) -> LlamaModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        attention_dropout=dropout,
+        initializer_range=0.2,
+        pad_token_id=0,
+    )
+    model = LlamaModel(config)
+    model.config.is_causal = False
+    return model.to(dtype).train()
+
+
+def make_batch(
+    negatives: tuple[int, ...] = (2, 0, 1, 2, 1, 0, 3), skip: int = 3, repeats: bool = True
+) -> Batch:
+    generator = np.random.default_rng(1)
+    ids: list[list[int]] = []
+    skips: list[int] = []
+    content: list[int] = []
+
+    def add(instruction: bool) -> int:
+        length = int(generator.integers(3, 17))
+        ids.append(generator.integers(1, 50, length + skip * instruction).tolist())
+        skips.append(skip * instruction)
+        content.append(len(content))
+        return len(ids) - 1
+
+    queries = [add(True) for _ in negatives]
+    candidates = [add(False) for _ in negatives] + [add(False) for n in negatives for _ in range(n)]
+    if repeats:
+        candidates[-1] = candidates[1]  # one query's negative is another's positive
+        content[candidates[2]] = content[queries[4]]  # a passage that says what a query says
+    return Batch("test", ids, skips, queries, candidates, content)
+
+
+def reference_vectors(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """One text at a time, without padding, pooled by hand."""
+    rows = []
+    for ids, skip in zip(batch.ids, batch.skip, strict=True):
+        states = model(input_ids=torch.tensor([ids])).last_hidden_state[0, skip:]
+        mean = states.mean(0)
+        rows.append(mean / mean.norm())
+    return torch.stack(rows)
+
+
+def reference_loss(vectors: torch.Tensor, batch: Batch, settings: LossSettings) -> torch.Tensor:
+    """The definition, with loops."""
+
+    def one_way(asked: list[int], offered: list[int]) -> torch.Tensor:
+        terms = []
+        for i, q in enumerate(asked):
+            kept = []
+            for j, c in enumerate(offered):
+                same = batch.content[c] in (batch.content[offered[i]], batch.content[q])
+                cosine = vectors[q] @ vectors[c]
+                own = vectors[q] @ vectors[offered[i]]
+                above = settings.margin is not None and bool(cosine > own + settings.margin)
+                if i == j or not ((same and settings.mask_false_negatives) or above):
+                    kept.append(cosine / settings.temperature)
+            own = vectors[q] @ vectors[offered[i]] / settings.temperature
+            terms.append(torch.logsumexp(torch.stack(kept), 0) - own)
+        return torch.stack(terms).mean()
+
+    forward = one_way(batch.queries, batch.candidates)
+    if not settings.symmetric:
+        return forward
+    size = len(batch.queries)
+    # a positive is compared with all queries; whether a pair is a false negative is the query's matter
+    terms = []
+    for j in range(size):
+        kept = []
+        for i in range(size):
+            q, c, p = batch.queries[i], batch.candidates[j], batch.candidates[i]
+            same = batch.content[c] in (batch.content[p], batch.content[q])
+            if i == j or not (same and settings.mask_false_negatives):
+                kept.append(vectors[q] @ vectors[c] / settings.temperature)
+        own = vectors[batch.queries[j]] @ vectors[batch.candidates[j]] / settings.temperature
+        terms.append(torch.logsumexp(torch.stack(kept), 0) - own)
+    return (forward + torch.stack(terms).mean()) / 2
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    assert a
+    return max(float((a[n] - b[n]).abs().max() / (1e-3 + b[n].abs().max())) for n in a)
+
+
+def cached(model: torch.nn.Module, batch: Batch, settings: LossSettings, chunk_tokens: int = 40):
+    model.zero_grad()
+    result = infonce.backward(model, batch, settings, chunk_tokens=chunk_tokens)
+    return result, gradients(model)
+
+
+def plain(model: torch.nn.Module, batch: Batch, settings: LossSettings):
+    model.zero_grad()
+    loss = reference_loss(reference_vectors(model, batch), batch, settings)
+    loss.backward()
+    return float(loss.detach()), gradients(model)
+
+
+SETTINGS = {
+    "paper": LossSettings(),
+    "warm": LossSettings(temperature=0.5),
+    "unmasked": LossSettings(temperature=0.1, mask_false_negatives=False),
+    "symmetric": LossSettings(temperature=0.1, symmetric=True),
+    "margin": LossSettings(temperature=0.1, margin=0.05),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_cached_equals_plain_in_loss_and_every_gradient(settings: LossSettings) -> None:
+    model, batch = tiny(), make_batch()
+    result, found = cached(model, batch, settings)
+    loss, expected = plain(model, batch, settings)
+    assert result.chunks > 3
+    assert result.loss == pytest.approx(loss, abs=1e-10)
+    assert difference(found, expected) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", TIGHT)
+@pytest.mark.parametrize("chunk_tokens", [1, 17, 64, 10_000])
+@pytest.mark.parametrize("negatives", [(0, 0, 0), (3, 0, 1, 2)])
+def test_the_chunking_never_matters(
+    dtype: torch.dtype, chunk_tokens: int, negatives: tuple[int, ...]
+) -> None:
+    model, batch = tiny(dtype), make_batch(negatives, repeats=False)
+    settings = LossSettings(temperature=0.1)
+    result, found = cached(model, batch, settings, chunk_tokens)
+    loss, expected = plain(model, batch, settings)
+    assert result.loss == pytest.approx(loss, abs=TIGHT[dtype])
+    assert difference(found, expected) < TIGHT[dtype] * (10 if dtype == torch.float32 else 1)
+    assert result.passes == (1 if chunk_tokens == 10_000 else 2)
+
+
+def test_the_comparison_can_fail() -> None:
+    # guard: one candidate fewer, another temperature, an instruction that is pooled: all are seen
+    model, batch = tiny(), make_batch()
+    settings = LossSettings(temperature=0.1)
+    _, found = cached(model, batch, settings)
+    fewer = Batch(batch.name, batch.ids, batch.skip, batch.queries, batch.candidates[:-2], batch.content)
+    pooled = Batch(
+        batch.name, batch.ids, [0] * len(batch.ids), batch.queries, batch.candidates, batch.content
+    )
+    for other in (plain(model, fewer, settings), plain(model, pooled, settings)):
+        assert difference(found, other[1]) > 1e-3
+    assert difference(found, plain(model, batch, LossSettings(temperature=0.11))[1]) > 1e-3
+
+
+def test_one_pass_and_two_passes_agree_under_dropout_because_it_is_replayed() -> None:
+    # with dropout there is no plain reference but the graph of the first pass itself: record the masks
+    model, batch = tiny(dropout=0.3), make_batch()
+    settings = LossSettings(temperature=0.1)
+    torch.manual_seed(5)
+    result, found = cached(model, batch, settings, 40)
+    torch.manual_seed(5)
+    model.zero_grad()
+    lengths = [len(row) for row in batch.ids]
+    parts, places = [], []
+    for chunk in infonce.length_groups(lengths, 40):
+        ids, attention, pooling = infonce.stack(
+            [batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], 0
+        )
+        states = model(input_ids=ids, attention_mask=attention).last_hidden_state
+        means = (states * pooling[..., None]).sum(1) / pooling.sum(1, keepdim=True)
+        parts.append(means / means.norm(dim=1, keepdim=True))
+        places += chunk
+    vectors = torch.cat(parts)[torch.tensor(places).argsort()]
+    loss = reference_loss(vectors, batch, settings)
+    loss.backward()
+    assert result.loss == pytest.approx(float(loss.detach()), abs=1e-10)
+    assert difference(found, gradients(model)) < 1e-10
+    torch.manual_seed(6)
+    assert difference(cached(model, batch, settings, 40)[1], found) > 1e-3
+
+
+def test_the_random_state_goes_on_as_after_one_pass() -> None:
+    model, batch = tiny(dropout=0.3), make_batch()
+    torch.manual_seed(5)
+    cached(model, batch, LossSettings(), 40)
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for chunk in infonce.length_groups([len(row) for row in batch.ids], 40):
+            ids, attention, _ = infonce.stack([batch.ids[u] for u in chunk], [0] * len(chunk), 0)
+            model(input_ids=ids, attention_mask=attention)
+    assert torch.equal(torch.rand(3), after)
+
+
+@pytest.mark.parametrize("change", ["lora", "checkpointing"])
+def test_cached_equals_plain_with_adapters_and_gradient_checkpointing(change: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model: torch.nn.Module = tiny()
+    if change == "lora":
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        model = model.to(torch.float64)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    batch, settings = make_batch(), LossSettings(temperature=0.1)
+    result, found = cached(model, batch, settings)
+    loss, expected = plain(model, batch, settings)
+    assert all("lora" in name for name in found) == (change == "lora")
+    assert result.loss == pytest.approx(loss, abs=1e-10)
+    assert difference(found, expected) < 1e-10
+
+
+def test_autocast_of_the_first_pass_does_not_take_gradients_away() -> None:
+    model, batch = tiny(torch.float32), make_batch()
+
+    def autocast():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    settings = LossSettings(temperature=0.5)
+    _, exact = cached(model, batch, settings, 10_000)
+    for chunk_tokens in (40, 10_000):
+        model.zero_grad()
+        infonce.backward(model, batch, settings, chunk_tokens=chunk_tokens, autocast=autocast)
+        found = gradients(model)
+        assert found.keys() == exact.keys()
+        total = torch.cat([g.flatten() for g in found.values()])
+        wanted = torch.cat([g.flatten() for g in exact.values()])
+        assert float(torch.cosine_similarity(total, wanted, dim=0)) > 0.98
+
+
+def test_groups_hold_every_text_once_within_the_budget_and_pad_little() -> None:
+    lengths = np.random.default_rng(0).lognormal(3.3, 0.8, 200).astype(int).clip(2, 256).tolist()
+    groups = infonce.length_groups(lengths, 2048)
+    assert sorted(i for group in groups for i in group) == list(range(200))
+    padded = [max(lengths[i] for i in group) * len(group) for group in groups]
+    assert max(padded) <= 2048
+    assert sum(padded) < 1.25 * sum(lengths)
+    assert len(infonce.length_groups([9] * 20, 2048)) == 1
+
+
+def test_a_batch_that_fits_is_done_in_one_pass_of_several_groups(monkeypatch) -> None:
+    monkeypatch.setattr(infonce, "MIN_POSITIONS", 8)
+    model, batch = tiny(), make_batch()
+    settings = LossSettings(temperature=0.1)
+    result, found = cached(model, batch, settings, 10_000)
+    loss, expected = plain(model, batch, settings)
+    assert (result.passes, result.chunks > 2) == (1, True)
+    assert result.padded_tokens < 1.3 * batch.tokens
+    assert result.loss == pytest.approx(loss, abs=1e-10)
+    assert difference(found, expected) < 1e-10
+
+
+def test_equal_vectors_give_the_logarithm_of_the_candidates() -> None:
+    ones = torch.nn.functional.normalize(torch.ones(4, 3, dtype=torch.float64), dim=1)
+    same = torch.zeros(4, 6, dtype=torch.bool)
+    loss = infonce.info_nce(ones, torch.cat([ones, ones[:2]]), same, LossSettings())
+    assert float(loss) == pytest.approx(math.log(6))
+
+
+def test_a_false_negative_is_masked_and_the_positive_never() -> None:
+    batch = make_batch()
+    mask = infonce.false_negatives(batch)
+    assert not mask.diagonal().any()
+    expected = {
+        (i, j)
+        for i, q in enumerate(batch.queries)
+        for j, c in enumerate(batch.candidates)
+        if i != j and batch.content[c] in (batch.content[q], batch.content[batch.candidates[i]])
+    }
+    assert {(int(i), int(j)) for i, j in mask.nonzero()} == expected
+    assert expected
+
+
+def test_statistics_know_a_perfect_and_a_collapsed_batch() -> None:
+    eye = torch.eye(5)
+    same = torch.zeros(5, 5, dtype=torch.bool)
+    perfect = infonce.statistics(eye, eye, same)
+    assert perfect["accuracy"] == 1
+    assert perfect["alignment"] == 0
+    assert perfect["uniformity"] == pytest.approx(-4)
+    assert perfect["min_cosine"] == 0
+    flat = infonce.statistics(eye[:1].expand(5, 5), eye[:1].expand(5, 5), same)
+    assert flat["min_cosine"] == 1
+    assert flat["uniformity"] == 0
+
+
+def _process(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    model = torch.nn.parallel.DistributedDataParallel(tiny())
+    result = infonce.backward(
+        model, make_batch(), LossSettings(temperature=0.1, symmetric=True), chunk_tokens=40, distributed=True
+    )
+    torch.save((result.loss, result.tokens, gradients(model.module)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_process, (2, str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    model, batch = tiny(), make_batch()
+    result, expected = cached(model, batch, LossSettings(temperature=0.1, symmetric=True))
+    assert sum(tokens for _, tokens, _ in found) == batch.tokens  # the work is shared
+    for loss, _, grads in found:
+        assert loss == pytest.approx(result.loss, abs=1e-10)
+        assert difference(grads, expected) < 1e-10

@@ -1,0 +1,236 @@
+"""Claims about a run: it learns, resumes to the bit, stops when it fails, and saves what opens anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from realign import hardware
+from realign.config import Backbone, LoRA, Recipe
+from realign.embedding import Embedder, query_prefix
+from realign.errors import RealignError
+from realign.texts import corpus
+from realign.texts.pairs import PairSet
+from realign.training import trainer
+
+BACKBONE = Backbone(source="random:0/llama")
+RECIPE = Recipe(
+    data=("messages",),
+    batch_size=8,
+    hard_negatives=1,
+    learning_rate=2e-3,
+    temperature=0.1,
+    warmup_ratio=0.1,
+    max_query_tokens=64,
+    max_passage_tokens=48,
+    chunk_tokens=512,
+    dtype="float32",
+)
+WORDS = (
+    "amber",
+    "birch",
+    "cedar",
+    "daisy",
+    "ember",
+    "fern",
+    "grape",
+    "hazel",
+    "iris",
+    "jade",
+    "kelp",
+    "lilac",
+)
+
+
+def colours(n: int = 48) -> PairSet:
+    """Queries and passages that share one word: easily learnt."""
+    names = [f"{a} {b}" for a in WORDS for b in WORDS][:n]
+    return PairSet(
+        "colours",
+        "Find it",
+        [f"where is {name}?" for name in names],
+        [f"{name} is here" for name in names],
+        [[f"{names[(i + 5) % n]} is there"] for i in range(n)],
+    )
+
+
+def run(out: Path, recipe: Recipe = RECIPE, seed: int = 0, sets: list[PairSet] | None = None, **more) -> Path:
+    compute = hardware.resolve("cpu", recipe.dtype)
+    found = sets if sets is not None else [colours()]
+    return trainer.train(
+        BACKBONE, recipe, seed, out, local=None, compute=compute, work=out / "work", sets=found, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    run(out, RECIPE.model_copy(update={"epochs": 4.0}))
+    return out
+
+
+def test_training_lowers_the_loss_and_raises_the_accuracy(trained: Path) -> None:
+    log = pd.read_csv(trained / "log.csv")
+    assert list(log.columns) == list(trainer.LOG_COLUMNS)
+    assert list(log.step) == list(range(1, 25))
+    assert log.loss.tail(5).mean() < 0.6 * log.loss.head(3).mean()
+    assert log.accuracy.tail(5).mean() > log.accuracy.head(3).mean() + 0.2
+    assert log.notna().all().all()
+    assert (log.tokens_per_second > 0).all()
+    assert log.padding_share.between(0, 0.5).all()
+
+
+def test_the_saved_model_opens_plainly_and_gives_our_vectors(trained: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(trained / "model"), device="cpu")
+    ours = Embedder.from_directory(trained / "model")
+    texts = ["amber birch is here", "x", "a rather longer text, to be padded against"]
+    assert np.abs(plain.encode(texts) - ours.encode(texts)).max() < 1e-6
+    asked = plain.encode(texts, prompt=query_prefix("Find it"))
+    assert np.abs(asked - ours.encode(texts, "Find it")).max() < 1e-6
+    assert np.abs(asked - plain.encode(texts)).max() > 1e-3  # the instruction is read
+    assert plain[0].model.config.is_causal is False
+    assert plain.max_seq_length == 64
+    assert np.allclose(np.linalg.norm(asked, axis=1), 1, atol=1e-6)
+
+
+def test_the_model_card_says_how_it_was_made(trained: Path) -> None:
+    card = (trained / "model" / "README.md").read_text()
+    facts = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert facts["prefixes"] == {"colours": "Instruct: Find it\nQuery:"}
+    assert facts["seeds"] == {"data": 0, "dropout": 10_000, "adapter": 20_000}
+    assert facts["recipe"]["learning_rate"] == RECIPE.learning_rate
+    assert facts["sets"] == {"colours": 48}
+    assert {"torch", "transformers"} <= set(facts["versions"])
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import test_trainer as t
+from pathlib import Path
+steps = []
+def backward(*a, **k):
+    steps.append(1)
+    if len(steps) == 6:
+        os.kill(os.getpid(), 9)
+    return real(*a, **k)
+real, t.trainer.backward = t.trainer.backward, backward
+t.run(Path(sys.argv[2]), t.DROPOUT)
+"""
+DROPOUT = RECIPE.model_copy(update={"checkpoint_steps": 2, "lora": LoRA(rank=2, dropout=0.2)})
+
+
+def test_a_run_killed_between_checkpoints_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    run(whole, DROPOUT)
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, here, str(again)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == -9
+    assert not (again / "model").exists()
+    newest = trainer.last_checkpoint(again / "work")
+    assert newest is not None
+    assert newest.endswith("checkpoint-4")
+    # a half-written newer checkpoint is passed over
+    (again / "work" / "checkpoint-5").mkdir()
+    (again / "work" / "checkpoint-5" / "trainer_state.json").write_text('{"global')
+    run(again, DROPOUT)
+    name = "model/model.safetensors"
+    assert (whole / name).read_bytes() == (again / name).read_bytes()
+    columns = ["step", "loss", "learning_rate", "grad_norm", "accuracy", "uniformity"]
+    one, two = (pd.read_csv(out / "log.csv")[columns] for out in (whole, again))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_another_seed_gives_another_model(trained: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    short = RECIPE.model_copy(update={"epochs": 0.5})
+    models = [load_file(run(tmp_path / str(seed), short, seed) / "model.safetensors") for seed in (0, 1)]
+    assert any(not torch.equal(models[0][k], models[1][k]) for k in models[0])
+
+
+def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from realign import backbones
+
+    recipe = RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2)})
+    after = load_file(run(tmp_path, recipe) / "model.safetensors")
+    before = backbones.load(BACKBONE, attention="bidirectional")[0].state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert all("proj" in name for name in changed)
+    assert after.keys() == before.keys()
+
+
+def test_training_on_evaluation_texts_is_refused_with_the_count(tmp_path: Path) -> None:
+    stolen = corpus.catalogues("eval")[:2]
+    leaky = replace(colours(), positives=[*(m.text for m in stolen), *colours().positives[2:]])
+    with pytest.raises(RealignError, match=r"2 evaluation text\(s\)"):
+        run(tmp_path, sets=[leaky])
+    with pytest.raises(RealignError, match=r"1 evaluation text\(s\).*'Amber amber is here'"):
+        run(tmp_path, forbidden=["Amber amber is here"])
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch) -> None:
+    real, calls = trainer.backward, []
+
+    def broken(*args, **kwargs):
+        calls.append(1)
+        result = real(*args, **kwargs)
+        return replace(result, loss=math.nan) if len(calls) == 3 else result
+
+    monkeypatch.setattr(trainer, "backward", broken)
+    with pytest.raises(RealignError, match=r"the loss is nan at step 3 of 6 \(set colours"):
+        run(tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_collapsed_embeddings_stop_the_run(tmp_path, monkeypatch) -> None:
+    real = trainer.backward
+
+    def flat(*args, **kwargs):
+        result = real(*args, **kwargs)
+        return replace(result, statistics={**result.statistics, "min_cosine": 0.9999})
+
+    monkeypatch.setattr(trainer, "backward", flat)
+    with pytest.raises(RealignError, match=r"collapsed at step 2 of 6 \(set colours"):
+        run(tmp_path)
+
+
+def test_norms_and_biases_do_not_decay_and_the_schedule_is_a_cosine() -> None:
+    shares = [trainer.cosine_with_warmup(s, warmup=3, steps=23) for s in range(23)]
+    assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert shares[13] == pytest.approx(0.5)
+    assert 0 < shares[-1] < 0.01
+    assert all(a > b for a, b in pairwise(shares[3:]))
+
+
+def test_norms_are_kept_out_of_weight_decay(tmp_path, monkeypatch) -> None:
+    seen: list[tuple[float, set[int]]] = []
+    real = torch.optim.AdamW.__init__
+
+    def spy(self, groups, *args, **kwargs):
+        groups = list(groups)
+        seen.extend((g["weight_decay"], {p.dim() for p in g["params"]}) for g in groups)
+        real(self, groups, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", spy)
+    run(tmp_path, RECIPE.model_copy(update={"epochs": 0.2}))
+    assert sorted(seen, key=lambda g: g[0]) == [(0.0, {1}), (RECIPE.weight_decay, {2})]

@@ -1,0 +1,122 @@
+"""Tuning: short runs on tiny models write adapters that load, move the model and repeat."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from realign import backbones, hardware
+from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
+from realign.errors import UsageError
+from realign.tuning import adapters, problems, rlvr, sft
+
+TINY = Backbone(source="random:0/llama")
+RLVR = RLVRSettings(
+    steps=3, prompts=2, completions=4, max_new_tokens=3, save_steps=(2,), reward="random", lora=LoRA(rank=2)
+)
+SFT = SFTSettings(steps=3, batch_size=4, save_steps=(2,), lora=LoRA(rank=2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("tuned")
+    compute = hardware.resolve("cpu", "float32")
+    few = PolicySettings(problems=4, samples=1, max_new_tokens=2)
+    return {
+        "rlvr": (rlvr.run(TINY, RLVR, out / "rlvr", compute=compute, evaluation=few), out / "rlvr"),
+        "sft": (sft.run(TINY, SFT, out / "sft", compute=compute, evaluation=few), out / "sft"),
+    }
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_a_run_writes_adapters_that_load_and_moved(made: dict[str, Any], method: str) -> None:
+    saved, out = made[method]
+    assert saved == {2: out / "step-2", 3: out / "final"}
+    base = backbones.load_lm(TINY)[0].state_dict()
+    moved = {}
+    for step, folder in saved.items():
+        assert {p.name for p in folder.iterdir()} == {
+            "README.md",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        assert all(
+            t.dtype == torch.bfloat16 for t in load_file(folder / "adapter_model.safetensors").values()
+        )
+        tuned = backbones.load_lm(Backbone(source=f"adapter:{folder}", base=TINY))[0].state_dict()
+        moved[step] = sum(float((tuned[k] - base[k]).abs().sum()) for k in base)
+    assert 0 < moved[2] < moved[3]
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_the_log_has_one_row_a_step_with_the_promised_columns(made: dict[str, Any], method: str) -> None:
+    with (made[method][1] / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows] == [1, 2, 3]
+    promised = {"rlvr": {"reward", "entropy", "completion_length"}, "sft": {"loss", "token_accuracy"}}[method]
+    assert promised <= rows[0].keys()
+    assert all(value != "" for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_nothing_in_an_adapter_names_a_place_on_this_machine(made: dict[str, Any], method: str) -> None:
+    for folder in made[method][0].values():
+        card = (folder / "README.md").read_text()
+        assert "random:0/llama" in card
+        assert "greedy accuracy" in card
+        for text in (card, (folder / "adapter_config.json").read_text()):
+            assert str(Path.home()) not in text
+            assert "/tmp" not in text
+
+
+def test_the_same_seed_gives_the_same_adapter(made: dict[str, Any], tmp_path: Path) -> None:
+    again = sft.run(TINY, SFT, tmp_path, compute=hardware.resolve("cpu", "float32"))
+    one, two = (load_file(f / "adapter_model.safetensors") for f in (again[3], made["sft"][0][3]))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert "not measured" in (again[3] / "README.md").read_text()
+
+
+def test_the_reward_is_the_verifiers_score() -> None:
+    found = problems.load(RLVR.task, RLVR.task_options, "train", 3)
+    reward = rlvr.reward_function(found, "verifier", 0)
+    completions = [f" {found[2].answer}", " 1234", f" {found[1].answer}\nand more"]
+    expected = [problems.score(found[i], c) for i, c in zip((2, 0, 1), completions, strict=True)]
+    assert reward(completions=completions, problem=[2, 0, 1], prompts=[]) == expected == [1.0, 0.0, 1.0]
+
+
+def test_the_random_reward_ignores_the_completion() -> None:
+    one, two = (rlvr.reward_function([], "random", 3) for _ in range(2))
+    a, b = one(completions=["right"] * 400), two(completions=["wrong"] * 400)
+    assert a == b
+    assert set(a) == {0.0, 1.0}
+    assert 0.4 < sum(x or 0 for x in a) / 400 < 0.6
+
+
+def test_float32_copies_keep_updates_that_bfloat16_would_lose() -> None:
+    def stepped(optimiser: type[torch.optim.Optimizer], **options: Any) -> float:
+        weight = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+        opt = optimiser([weight], lr=1e-3, **options)  # a step of 0.001 is below half a unit of bfloat16 at 1
+        for _ in range(40):
+            weight.grad = torch.ones_like(weight)
+            opt.step()
+        return float(weight.detach())
+
+    assert stepped(torch.optim.AdamW, weight_decay=0.0) == 1.0
+    assert stepped(adapters.MasterAdamW) == pytest.approx(1 - 40e-3, abs=4e-3)
+
+
+def test_tuning_an_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="starts from a base"):
+        sft.run(Backbone(source="adapter:x", base=TINY), SFT, tmp_path)
