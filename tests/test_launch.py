@@ -87,8 +87,8 @@ def test_slurm_jobs_wait_for_the_jobs_they_need(tmp_path, monkeypatch):
 def test_without_slurm_the_error_says_so(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
+    study = FakeStudy(tmp_path)
     with pytest.raises(RealignError, match="no SLURM here"):
-        study = FakeStudy(tmp_path)
         launch.run(study, [study.c], "slurm")
 
 
