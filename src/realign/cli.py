@@ -175,7 +175,13 @@ def _tune(method: str, family: str | None, output: Path, profile: str, steps: in
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     base = study.models.base
-    runner.run(base.backbone, settings, temporary, local=study.models.local(base))
+    runner.run(
+        base.backbone,
+        settings,
+        temporary,
+        local=study.models.local(base),
+        evaluation=study.profile.policy,
+    )
     if output.is_dir():
         output.rmdir()
     temporary.rename(output)
