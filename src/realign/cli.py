@@ -351,11 +351,11 @@ def doctor() -> None:
 
 @command
 def publish(profile: Profile = "laptop") -> None:
-    """Copy a profile's small results (scores, reports, logs) into data/results.
+    """Copy a profile's small results (scores, reports, logs) into data/results, and draw the README's picture.
 
     Example: realign publish --profile laptop
     """
-    from realign import pipeline
+    from realign import figures, pipeline
 
     study = pipeline.study(profile)
     count = 0
@@ -366,7 +366,12 @@ def publish(profile: Profile = "laptop") -> None:
                 raise RealignError(f"{node.label} is not computed yet: run 'realign book -P {profile}' first")
             study.store.publish(artifact, paths.data() / "results")
             count += 1
-    print(f"{count} results are published in {paths.data() / 'results'}")
+    picture = paths.root() / "book" / "_static" / "readme.svg"
+    pairs = {kind: study.comparisons(kind) for kind in ("backbone", "embedding")}
+    figure = figures.before_after(pairs["backbone"], pairs["embedding"], study.noise_ceiling())
+    with figures.style():
+        figure.savefig(picture, metadata={"Date": None})
+    print(f"{count} results are published in {paths.data() / 'results'}; the README's picture is {picture}")
 
 
 @command

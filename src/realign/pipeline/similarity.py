@@ -19,6 +19,8 @@ from realign.store import canonical
 # States of so many models stay in memory: the base, one sibling, and one to spare.
 KEPT = 3
 FEWEST = 10
+# Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
+READ_TOKENS = 1024
 METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
 DRIFT_METRICS = ("correlation", "cka", "knn", "procrustes", "probe")
 
@@ -169,6 +171,7 @@ class Similarity:
                 tokens=max(settings.cka_tokens, settings.knn_tokens),
                 seed=settings.seed,
                 max_tokens=settings.max_tokens,
+                token_budget=READ_TOKENS,
                 progress=lambda batches, total, desc: progress.track(
                     batches, total, f"read {reader.slug}", "batch"
                 ),
