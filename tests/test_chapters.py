@@ -10,7 +10,7 @@ import pytest
 from realign import chapters, paths
 from realign.errors import RealignError, UsageError
 
-HEAD = "# %% tags=[\"parameters\"]\nprofile = \"smoke\"  # what\nn = 2  # how many\nk = [1]  # sizes\n"
+HEAD = '# %% tags=["parameters"]\nprofile = "smoke"  # what\nn = 2  # how many\nk = [1]  # sizes\n'
 
 
 @pytest.fixture

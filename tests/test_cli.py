@@ -9,7 +9,22 @@ import pytest
 
 from realign import cli
 
-COMMANDS = ["book", "chapter", "notebooks", "train", "evaluate", "compare", "status", "plan", "doctor", "publish", "verify", "families", "suites", "profiles"]
+COMMANDS = [
+    "book",
+    "chapter",
+    "notebooks",
+    "train",
+    "evaluate",
+    "compare",
+    "status",
+    "plan",
+    "doctor",
+    "publish",
+    "verify",
+    "families",
+    "suites",
+    "profiles",
+]
 
 
 def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

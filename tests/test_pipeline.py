@@ -87,6 +87,24 @@ def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_
     assert set(study.provenance()["stage"]) == {"policy", "backbone"}
 
 
+@pytest.mark.slow
+def test_models_that_cannot_be_paired_are_refused_with_their_names(own_store, tmp_path):
+    from realign import backbones
+    from realign.config import Backbone
+
+    backbones.materialize(Backbone(source="random:0/llama"), tmp_path / "other", cache=tmp_path / "cache")
+    data = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
+    vocabulary = data["model"]["vocab"]
+    first, second = list(vocabulary)[:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(data))
+    study = pipeline.study("smoke", n_texts=20)
+    readers = [study.models.reader(name) for name in ("base", f"path:{tmp_path / 'other'}")]
+    with pytest.raises(RealignError, match="tokenizers of base and other disagree"):
+        study.graph.run(study.similarity.node(*readers))
+    assert not list(own_store.glob("compare/*"))
+
+
 def test_difference_of_tables_is_the_largest_of_all_numbers(tmp_path):
     frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, np.nan]})
     for name in ("x", "y"):

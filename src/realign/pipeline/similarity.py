@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from realign import backbones, hardware, progress, texts
 from realign import config as cfg
-from realign import hardware, progress, texts
-from realign.errors import UsageError
+from realign.errors import RealignError, UsageError
 from realign.pipeline.graph import Graph, Node, request, text_sources
 from realign.pipeline.models import Models, Reader
 from realign.store import canonical
@@ -32,7 +32,7 @@ class Similarity:
         self.graph = graph
         self.profile = profile
         self.models = models
-        self._states: OrderedDict[str, Any] = OrderedDict()
+        self._states: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 
     def nodes(self) -> list[Node]:
         """Every comparison that the chapters show."""
@@ -99,17 +99,23 @@ class Similarity:
             from realign import hrsa
 
             compute = hardware.resolve(self.profile.device, settings.dtype)
-            first, second = self._read(a), self._read(b)
-            report = hrsa.compare_activations(
-                first,
-                second,
-                settings,
-                labels=[f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)],
-                probes=self._probes(first, second),
-                metrics=DRIFT_METRICS if stage == "drift" else METRICS,
-                detail="summary" if stage == "drift" else "full",
-                device=compute.device,
-            )
+            (first, tokenizer), (second, other) = self._read(a), self._read(b)
+            backbones.check_same_tokenizer(tokenizer, other, (a.slug, b.slug))
+            try:
+                report = hrsa.compare_activations(
+                    first,
+                    second,
+                    settings,
+                    labels=[
+                        f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)
+                    ],
+                    probes=self._probes(first, second),
+                    metrics=DRIFT_METRICS if stage == "drift" else METRICS,
+                    detail="summary" if stage == "drift" else "full",
+                    device=compute.device,
+                )
+            except ValueError as error:  # the array functions know no model names
+                raise RealignError(f"{a.slug} and {b.slug} cannot be compared: {error}") from error
             report.save(folder)
             return {"device": str(compute.device), "dtype": str(compute.dtype), "seed": settings.seed}
 
@@ -153,8 +159,8 @@ class Similarity:
                 )
         return found
 
-    def _read(self, reader: Reader) -> Any:
-        """One pass over the texts per model; the states of the last few models stay in memory."""
+    def _read(self, reader: Reader) -> tuple[Any, Any]:
+        """States and tokenizer: one pass over the texts per model, of which the last few stay in memory."""
         from realign import hrsa
 
         key = canonical(reader.identity)
@@ -164,7 +170,7 @@ class Similarity:
             model, tokenizer = reader.open()
             while len(self._states) >= KEPT:
                 self._states.popitem(last=False)
-            self._states[key] = hrsa.collect(
+            states = hrsa.collect(
                 model,
                 tokenizer,
                 read,
@@ -176,6 +182,7 @@ class Similarity:
                     batches, total, f"read {reader.slug}", "batch"
                 ),
             )
+            self._states[key] = states, tokenizer
         self._states.move_to_end(key)
         return self._states[key]
 
