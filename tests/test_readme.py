@@ -29,7 +29,7 @@ def shell_commands() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A copy of the project's files in a directory of its own, with its own store."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("data", "_config.yml"):
+    for name in ("data", "_config.yml", "requirements.lock"):
         (folder / name).symlink_to(paths.root() / name)
     for name in ("notebooks", "book"):
         subprocess.run(["cp", "-r", str(paths.root() / name), str(folder / name)], check=True)
