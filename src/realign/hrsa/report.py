@@ -69,8 +69,9 @@ class Report:
         """How many layers each model has, embeddings included."""
         return int(self.meta["layers"])
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Write one gzipped CSV per frame, arrays.npz and meta.json; the same report gives the same bytes."""
+        directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, frame in self.frames.items():
             frame.to_csv(
@@ -90,8 +91,9 @@ class Report:
         (directory / "meta.json").write_text(json.dumps(self.meta, indent=1, sort_keys=True))
 
     @classmethod
-    def load(cls, directory: Path) -> Report:
+    def load(cls, directory: Path | str) -> Report:
         """Read what :meth:`save` wrote."""
+        directory = Path(directory)
         frames = {
             path.name.removesuffix(".csv.gz"): pd.read_csv(path)
             for path in sorted(directory.glob("*.csv.gz"))
