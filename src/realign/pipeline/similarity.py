@@ -21,8 +21,8 @@ KEPT = 3
 FEWEST = 10
 # Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
 READ_TOKENS = 1024
-METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
-DRIFT_METRICS = ("correlation", "cka", "knn", "procrustes", "probe")
+# What a drift node asks of HRSA, beside the defaults of a full comparison.
+DRIFT: dict[str, Any] = {"metrics": ("correlation", "cka", "knn", "procrustes", "probe"), "detail": "summary"}
 
 
 class Similarity:
@@ -110,9 +110,8 @@ class Similarity:
                         f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)
                     ],
                     probes=self._probes(first, second),
-                    metrics=DRIFT_METRICS if stage == "drift" else METRICS,
-                    detail="summary" if stage == "drift" else "full",
                     device=compute.device,
+                    **(DRIFT if stage == "drift" else {}),
                 )
             except ValueError as error:  # the array functions know no model names
                 raise RealignError(f"{a.slug} and {b.slug} cannot be compared: {error}") from error

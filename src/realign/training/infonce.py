@@ -23,10 +23,6 @@ SHORTER = 0.75
 MIN_POSITIONS = 256
 
 
-FALL = 0.25
-"""A part of a chunk ends where lengths have fallen by this share: long-tailed batches waste little padding."""
-
-
 @dataclass(frozen=True)
 class Batch:
     """Texts of one optimiser step, over all processes.
@@ -219,20 +215,13 @@ def backward(
     padded = 0
 
     def encode(chunk: list[int]) -> Tensor:
-        """Vectors of one chunk, in its order (longest first), read in parts of about one length."""
         nonlocal padded
-        vectors = []
-        # DistributedDataParallel expects one forward pass before a backward pass.
-        fall = None if distributed else FALL
-        for part in budget_batches([len(batch.ids[u]) for u in chunk], chunk_tokens, fall=fall):
-            rows = [chunk[i] for i in part]
-            input_ids, attention, pooling = stack(
-                [batch.ids[u] for u in rows], [batch.skip[u] for u in rows], pad_id, device
-            )
-            padded += input_ids.numel()
-            states = model(input_ids=input_ids, attention_mask=attention, use_cache=False).last_hidden_state
-            vectors.append(mean_pool(states, pooling))
-        return torch.cat(vectors)
+        input_ids, attention, pooling = stack(
+            [batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], pad_id, device
+        )
+        padded += input_ids.numel()
+        states = model(input_ids=input_ids, attention_mask=attention, use_cache=False).last_hidden_state
+        return mean_pool(states, pooling)
 
     order = torch.tensor([u for chunk in chunks for u in chunk], device=device)
     graph: Tensor | None = None
