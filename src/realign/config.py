@@ -148,6 +148,11 @@ class RLVRSettings(Config):
     warmup_steps: int = Field(default=3, ge=0)
     lora: LoRA = LoRA()
     save_steps: tuple[int, ...] = ()
+    validate_every: int = Field(
+        default=20, ge=0, description="steps between measurements on validation problems"
+    )
+    validation_problems: int = Field(default=64, ge=4)
+    checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
     reward: Literal["verifier", "random"] = "verifier"
     seed: int = 0
 
@@ -163,6 +168,12 @@ class SFTSettings(Config):
     warmup_steps: int = Field(default=3, ge=0)
     lora: LoRA = LoRA()
     save_steps: tuple[int, ...] = ()
+    max_new_tokens: int = Field(default=6, ge=1, description="tokens generated when validating")
+    validate_every: int = Field(
+        default=20, ge=0, description="steps between measurements on validation problems"
+    )
+    validation_problems: int = Field(default=64, ge=4)
+    checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
     seed: int = 0
 
 

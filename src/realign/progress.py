@@ -22,6 +22,6 @@ def track(iterable: Iterable[T], total: int | None = None, desc: str = "", unit:
     yield from tqdm(iterable, total=total, desc=desc, unit=unit, **_options())
 
 
-def bar(total: float | None, desc: str = "", unit: str = "it") -> tqdm:
-    """Return a bar to be advanced by hand (a context manager)."""
-    return tqdm(total=total, desc=desc, unit=unit, **_options())
+def bar(total: float | None, desc: str = "", unit: str = "it", initial: int = 0) -> tqdm:
+    """Return a bar to be advanced by hand (a context manager), at ``initial`` when work is resumed."""
+    return tqdm(total=total, desc=desc, unit=unit, initial=initial, **_options())

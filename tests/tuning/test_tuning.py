@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,10 +18,17 @@ from realign.errors import UsageError
 from realign.tuning import adapters, problems, rlvr, sft
 
 TINY = Backbone(source="random:0/llama")
-RLVR = RLVRSettings(
-    steps=3, prompts=2, completions=4, max_new_tokens=3, save_steps=(2,), reward="random", lora=LoRA(rank=2)
-)
-SFT = SFTSettings(steps=3, batch_size=4, save_steps=(2,), lora=LoRA(rank=2))
+COMMON = {
+    "steps": 3,
+    "max_new_tokens": 3,
+    "save_steps": (2,),
+    "validate_every": 2,
+    "validation_problems": 4,
+    "checkpoint_every": 2,
+    "lora": LoRA(rank=2),
+}
+RLVR = RLVRSettings(prompts=2, completions=4, reward="random", **COMMON)
+SFT = SFTSettings(batch_size=4, **COMMON)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,9 +74,60 @@ def test_the_log_has_one_row_a_step_with_the_promised_columns(made: dict[str, An
     with (made[method][1] / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["step"]) for r in rows] == [1, 2, 3]
-    promised = {"rlvr": {"reward", "entropy", "completion_length"}, "sft": {"loss", "token_accuracy"}}[method]
+    promised = {
+        "rlvr": {"reward", "entropy", "kl", "completion_length"},
+        "sft": {"loss", "token_accuracy"},
+    }[method]
     assert promised <= rows[0].keys()
     assert all(value != "" for row in rows for value in row.values())
+
+
+def test_the_logged_kl_is_zero_before_the_first_update_and_grows(made: dict[str, Any]) -> None:
+    rows = pd.read_csv(made["rlvr"][1] / "log.csv")
+    assert rows.kl[0] == pytest.approx(0, abs=1e-6)  # the warm-up's first step has rate 0
+    assert rows.kl[2] > 1e-6
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_a_run_is_measured_on_validation_problems_from_step_0_on(made: dict[str, Any], method: str) -> None:
+    rows = pd.read_csv(made[method][1] / "validation.csv")
+    assert list(rows.step) == [0, 2]
+    assert list(rows.n) == [4, 4]
+    assert rows.kl[0] == pytest.approx(0, abs=1e-6)
+    assert rows.kl[1] > 0
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_a_killed_run_goes_on_and_ends_bit_identical(
+    made: dict[str, Any], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, settings = {"rlvr": (rlvr, RLVR), "sft": (sft, SFT)}[method]
+    compute = hardware.resolve("cpu", "float32")
+    real = adapters.Recorder.on_log
+    hits = []
+
+    def dies(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        hits.append(state.global_step)
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+        real(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(adapters.Recorder, "on_log", dies)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(TINY, settings, tmp_path, compute=compute)
+    other = settings.model_copy(update={"seed": 5})
+    with pytest.raises(UsageError, match="unfinished run with other settings"):
+        runner.run(TINY, other, tmp_path, compute=compute)
+    monkeypatch.setattr(adapters.Recorder, "on_log", real)
+    runner.run(TINY, settings, tmp_path, compute=compute)
+    whole = made[method][1]
+    for step in ("step-2", "final"):
+        one, two = (load_file(f / step / "adapter_model.safetensors") for f in (tmp_path, whole))
+        assert all(torch.equal(one[k], two[k]) for k in one)
+    columns = ["step", "loss", "grad_norm"]
+    again, once = (pd.read_csv(f / "log.csv")[columns] for f in (tmp_path, whole))
+    pd.testing.assert_frame_equal(again, once)
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("method", ["rlvr", "sft"])
@@ -98,7 +158,9 @@ def test_the_reward_is_the_verifiers_score() -> None:
 
 def test_the_random_reward_ignores_the_completion() -> None:
     one, two = (rlvr.reward_function([], "random", 3) for _ in range(2))
-    a, b = one(completions=["right"] * 400), two(completions=["wrong"] * 400)
+    state = SimpleNamespace(global_step=7)
+    a = one(completions=["right"] * 400, trainer_state=state)
+    b = two(completions=["wrong"] * 400, trainer_state=state)
     assert a == b
     assert set(a) == {0.0, 1.0}
     assert 0.4 < sum(x or 0 for x in a) / 400 < 0.6

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
+import json
 import logging
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import pandas as pd
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from realign import backbones
 from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
@@ -19,6 +22,7 @@ from realign.errors import UsageError
 from realign.hardware import Compute
 from realign.progress import bar
 from realign.tuning import policy
+from realign.tuning import problems as problem_sets
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -54,6 +58,20 @@ class MasterAdamW(torch.optim.AdamW):
             [p.detach().float().clone().requires_grad_() for p in self.shadowed], lr=lr, weight_decay=0.0
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimiser's state with the float32 copies, so that a run resumes exactly."""
+        copies = [p.detach().clone() for p in self.param_groups[0]["params"]]
+        return {**super().state_dict(), "copies": copies}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state and the float32 copies."""
+        state = dict(state_dict)
+        copies = state.pop("copies")
+        super().load_state_dict(state)
+        with torch.no_grad():
+            for master, copy in zip(self.param_groups[0]["params"], copies, strict=True):
+                master.copy_(copy)
+
     def step(self, closure: Any = None) -> Any:
         """Step the float32 copies with the model's gradients, then round them into the model."""
         masters = self.param_groups[0]["params"]
@@ -88,6 +106,26 @@ def load_policy(
         return get_peft_model(model, lora_config(settings.lora), autocast_adapter_dtype=False), tokenizer
 
 
+def begin(out: Path, base: Backbone, settings: RLVRSettings | SFTSettings) -> Path:
+    """Open a run's directory, or an unfinished run of the same settings to go on with.
+
+    Returns the directory of the trainer's state; :func:`train` removes it at the end.
+
+    Raises:
+        UsageError: if ``out`` holds an unfinished run of another base or other settings.
+    """
+    asked = json.dumps({"base": base.source, **settings.model_dump(mode="json")}, sort_keys=True)
+    state = out / "state"
+    written = state / "settings.json"
+    if written.is_file() and written.read_text(encoding="utf-8") != asked:
+        raise UsageError(
+            f"{out} holds an unfinished run with other settings: remove it, or name another place"
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    written.write_text(asked, encoding="utf-8")
+    return state
+
+
 def trainer_options(settings: RLVRSettings | SFTSettings, compute: Compute, work: Path) -> dict[str, Any]:
     """Return the trainer arguments that RLVR and SFT share, every surprising default set explicitly."""
     cpu = compute.device.type == "cpu"
@@ -102,7 +140,9 @@ def trainer_options(settings: RLVRSettings | SFTSettings, compute: Compute, work
         "bf16": False,  # the model itself is in the dtype that was chosen; adapters too, with float32 copies in MasterAdamW
         "gradient_checkpointing": False,
         "logging_steps": 1,
-        "save_strategy": "no",  # adapters are saved by Recorder; a trainer checkpoint adds 3.5 MB of tokenizer
+        "save_strategy": "steps",  # the trainer's state, to resume from; adapters are saved by Recorder
+        "save_steps": settings.checkpoint_every,
+        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": not cpu,
@@ -127,58 +167,145 @@ def save_adapter(model: PeftModel, folder: Path, base: Backbone) -> Path:
     return folder
 
 
+class BaseOf:
+    """A tuned model with its adapter switched off, callable like the base: no second copy in memory."""
+
+    def __init__(self, model: PeftModel) -> None:
+        """``model`` holds the one adapter being tuned."""
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Return the base's output."""
+        with self.model.disable_adapter():
+            return self.model(**inputs)
+
+
+def validator(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, settings: RLVRSettings | SFTSettings
+) -> Callable[[], dict[str, Any]]:
+    """Return a function that measures the model as a policy on validation problems.
+
+    Its result has accuracies (greedy, and sampled once) with Wilson intervals, entropy, KL to the base
+    and completion length; see :func:`realign.tuning.policy.measure`.
+    """
+    asked = PolicySettings(
+        task=settings.task,
+        task_options=settings.task_options,
+        problems=settings.validation_problems,
+        samples=1,
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+    )
+    found = problem_sets.load(
+        asked.task, asked.task_options, "validation", asked.problems, chat=policy.has_chat_markers(tokenizer)
+    )
+
+    def measure() -> dict[str, Any]:
+        training = model.training
+        model.eval()
+        tuned, base = cast("Any", model), cast("Any", BaseOf(model))
+        result = policy.measure_model(tuned, tokenizer, found, asked, base=base)
+        model.train(training)
+        return {k: v for k, v in result.items() if k != "rows"}
+
+    return measure
+
+
 class Recorder(TrainerCallback):
-    """Writes ``log.csv`` row by row, saves adapters at the chosen steps and shows progress."""
+    """Writes ``log.csv`` and ``validation.csv`` row by row, saves adapters, shows progress.
+
+    Rows and adapters of an unfinished run up to the step it resumes from are kept.
+    """
 
     def __init__(
-        self, out: Path, base: Backbone, settings: RLVRSettings | SFTSettings, columns: dict[str, str]
-    ):
-        """``columns`` maps names in log.csv to the trainer's names."""
+        self,
+        out: Path,
+        base: Backbone,
+        settings: RLVRSettings | SFTSettings,
+        columns: dict[str, str],
+        validate: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        """``columns`` maps names in log.csv to the trainer's names; ``validate`` fills validation.csv."""
         self.out, self.base, self.settings, self.columns = out, base, settings, columns
+        self.validate = validate
         self.saved: dict[int, Path] = {}
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cut the tables back to the step that the run resumes from, and measure the base at step 0."""
         self.started = time.perf_counter()
-        self.file = (out / "log.csv").open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, ["step", *columns, "seconds"], restval="")
-        self.writer.writeheader()
+        self.writes = state.is_world_process_zero
+        start = state.global_step
+        if not self.writes:
+            return
+        for name in ("log.csv", "validation.csv"):
+            if (self.out / name).is_file():
+                rows = pd.read_csv(self.out / name)
+                rows[rows.step <= start].to_csv(self.out / name, index=False)
+        for step in self.settings.save_steps:
+            if step <= start and (folder := self.out / f"step-{step}").is_dir():
+                self.saved[step] = folder
         self.bar = bar(
-            settings.steps, desc=type(settings).__name__.removesuffix("Settings").lower(), unit="step"
+            self.settings.steps,
+            desc=type(self.settings).__name__.removesuffix("Settings").lower(),
+            unit="step",
+            initial=start,
         )
+        if start == 0:
+            self._validate(0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one row a step; ``seconds`` is wall time since the step before."""
-        if not state.is_world_process_zero or logs is None or "train_runtime" in logs:
+        """Write one row a step; ``seconds`` is wall time since the step before, validation left out."""
+        if not self.writes or logs is None or "train_runtime" in logs:
             return
         now = time.perf_counter()
-        row = {name: logs[key] for name, key in self.columns.items() if key in logs}
-        self.writer.writerow({"step": state.global_step, **row, "seconds": round(now - self.started, 3)})
-        self.file.flush()
-        self.started = now
+        row = {name: logs.get(key, "") for name, key in self.columns.items()}
+        self._append("log.csv", {"step": state.global_step, **row, "seconds": round(now - self.started, 3)})
+        if self.settings.validate_every and state.global_step % self.settings.validate_every == 0:
+            self._validate(state.global_step)
+        self.started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Save an adapter if this step is one of ``save_steps``, and always at the last."""
-        self.bar.update(1)
         step = state.global_step
         last = step == self.settings.steps
-        if state.is_world_process_zero and (last or step in self.settings.save_steps):
+        if not self.writes:
+            return
+        self.bar.update(1)
+        if last or step in self.settings.save_steps:
             folder = self.out / ("final" if last else f"step-{step}")
             self.saved[step] = save_adapter(model, folder, self.base)
 
+    def _validate(self, step: int) -> None:
+        if self.validate is not None and self.settings.validate_every:
+            self._append("validation.csv", {"step": step, **self.validate()})
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        file = self.out / name
+        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.is_file(), index=False)
+
     def close(self) -> None:
-        """Close the log and the bar."""
-        self.file.close()
-        self.bar.close()
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
 
 
-def train(trainer: Trainer, recorder: Recorder) -> dict[int, Path]:
-    """Run a trainer with a recorder and return the adapter directories by step."""
+def train(trainer: Trainer, recorder: Recorder, state: Path) -> dict[int, Path]:
+    """Run a trainer, from its last state if there is one, and return the adapter directories by step."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(recorder)
     level = logging.getLogger("transformers.trainer").level
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
     finally:
         recorder.close()
         logging.getLogger("transformers.trainer").setLevel(level)
+    shutil.rmtree(state)
     return recorder.saved
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +15,15 @@ from realign.hardware import Compute
 from realign.tuning import adapters, policy
 from realign.tuning import problems as problem_sets
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
 COLUMNS = {
     "reward": "reward",
     "reward_std": "reward_std",
     "entropy": "entropy",
+    "kl": "rewards/kl_to_base/mean",
     "completion_length": "completions/mean_length",
     "loss": "loss",
     "grad_norm": "grad_norm",
@@ -34,15 +38,42 @@ def reward_function(
 
     The trainer passes completions and the data set's column ``problem``, an index into ``problems``.
     """
-    rng = np.random.default_rng(seed)
 
     def verifier(completions: list[str], problem: list[int], **kwargs: Any) -> list[float | None]:
         return [problem_sets.score(problems[i], text) for i, text in zip(problem, completions, strict=True)]
 
-    def random(completions: list[str], **kwargs: Any) -> list[float | None]:
+    def random(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float | None]:
+        # Drawn from the step alone, so that a resumed run tosses the same coins.
+        rng = np.random.default_rng([seed, trainer_state.global_step])
         return [float(x) for x in rng.integers(0, 2, size=len(completions))]
 
     return verifier if kind == "verifier" else random
+
+
+def kl_meter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions_a_prompt: int
+) -> Callable[..., list[float | None]]:
+    """Return a "reward" of weight 0 that logs the KL divergence to the base, in nats a token.
+
+    Full distributions on one completion of every prompt, where policy and base are read again.
+    """
+    base = adapters.BaseOf(model)
+
+    def kl_to_base(prompts: list[str], completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
+        ids = [list(row) for row in tokenizer(prompts[::completions_a_prompt]).input_ids]
+        written = completion_ids[::completions_a_prompt]
+        both: list[Any] = [model, base]
+        log_p, log_q = (
+            policy.token_log_probabilities(m, ids, written, tokenizer.pad_token_id)[0] for m in both
+        )
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        rows: list[float | None] = [None] * len(prompts)
+        rows[::completions_a_prompt] = [
+            float(row[: len(tokens)].mean()) for row, tokens in zip(kl, written, strict=True)
+        ]
+        return rows
+
+    return kl_to_base
 
 
 def run(
@@ -59,9 +90,11 @@ def run(
     Args:
         base: a root backbone.
         settings: task, steps, batch and LoRA.
-        out: receives ``step-N`` for every save step, ``final``, and ``log.csv`` (step, reward,
-            reward_std, entropy in nats a token, completion_length in tokens, loss, grad_norm,
-            learning_rate, seconds).
+        out: receives ``step-N`` for every save step, ``final``, ``log.csv`` (step, reward,
+            reward_std, entropy and kl to the base in nats a token, completion_length in tokens, loss,
+            grad_norm, learning_rate, seconds) and ``validation.csv`` (step, and what
+            :func:`realign.tuning.policy.measure` gives on validation problems, every
+            ``validate_every`` steps). A run that was killed goes on when ``out`` is the same.
         local: directory of the materialised base.
         compute: device and dtype; chosen for this hardware if None.
         evaluation: if given, base and adapters are measured on test problems for the model card
@@ -74,7 +107,7 @@ def run(
     from trl import GRPOConfig, GRPOTrainer
 
     compute = compute or hardware.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    state = adapters.begin(out, base, settings)
     model, tokenizer = adapters.load_policy(base, settings, compute, local)
     count = settings.prompts * settings.steps
     found = problem_sets.load(
@@ -86,26 +119,33 @@ def run(
         chat=policy.has_chat_markers(tokenizer),
     )
     data = Dataset.from_dict({"prompt": [p.prompt for p in found], "problem": list(range(count))})
-    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = GRPOConfig(
-            **adapters.trainer_options(settings, compute, Path(work)),
+            **adapters.trainer_options(settings, compute, state),
             per_device_train_batch_size=settings.prompts * settings.completions,
             num_generations=settings.completions,
             max_completion_length=settings.max_new_tokens,
             temperature=1.0,
             beta=0.0,
             loss_type="dr_grpo",
+            reward_weights=[1.0, 0.0],
         )
         trainer = GRPOTrainer(
             model=model,
             args=config,
             train_dataset=data,
             processing_class=tokenizer,
-            reward_funcs=reward_function(found, settings.reward, settings.seed),
+            reward_funcs=[
+                reward_function(found, settings.reward, settings.seed),
+                kl_meter(model, tokenizer, settings.completions),
+            ],
             optimizers=(adapters.MasterAdamW(model.parameters(), settings.learning_rate), None),
         )
-        saved = adapters.train(trainer, adapters.Recorder(out, base, settings, COLUMNS))
+        recorder = adapters.Recorder(
+            out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
+        )
+        saved = adapters.train(trainer, recorder, state)
     del model, trainer
     adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
     return saved

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def run(
     from trl import SFTConfig, SFTTrainer
 
     compute = compute or hardware.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    state = adapters.begin(out, base, settings)
     model, tokenizer = adapters.load_policy(base, settings, compute, local)
     count = settings.batch_size * settings.steps
     found = problem_sets.load(
@@ -56,10 +55,10 @@ def run(
         {"prompt": [p.prompt for p in found], "completion": [p.solution + tokenizer.eos_token for p in found]}
     )
     micro = math.gcd(settings.batch_size, _MICRO_BATCH)
-    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = SFTConfig(
-            **adapters.trainer_options(settings, compute, Path(work)),
+            **adapters.trainer_options(settings, compute, state),
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=settings.batch_size // micro,
             max_length=512,
@@ -73,7 +72,10 @@ def run(
             processing_class=tokenizer,
             optimizers=(adapters.MasterAdamW(model.parameters(), settings.learning_rate), None),
         )
-        saved = adapters.train(trainer, adapters.Recorder(out, base, settings, COLUMNS))
+        recorder = adapters.Recorder(
+            out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
+        )
+        saved = adapters.train(trainer, recorder, state)
     del model, trainer
     adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
     return saved
