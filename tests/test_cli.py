@@ -38,7 +38,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-@pytest.mark.parametrize("words", [[c] for c in COMMANDS] + [["tune", "rlvr"], ["tune", "sft"]])
+@pytest.mark.parametrize("words", [[c] for c in COMMANDS] + [["tune", w] for w in ("rlvr", "sft", "role")])
 def test_every_help_shows_an_example(monkeypatch, capsys, words):
     code, out, _ = call(monkeypatch, capsys, *words, "--help")
     assert code == 0
@@ -70,6 +70,11 @@ def test_every_help_shows_an_example(monkeypatch, capsys, words):
         ),
         (["compare", "base", "reason@x", "-P", "smoke"], 2, "a whole number must follow '@'"),
         (["compare", "base", "path:/no/such/dir", "-P", "smoke"], 1, "/no/such/dir"),
+        (
+            ["tune", "role", "raeson", "-o", "x"],
+            2,
+            "unknown role of family smollm2-135m 'raeson'; did you mean",
+        ),
         (["verify", "--stage", "polcy"], 2, "did you mean 'policy'"),
         (["book", "--profile", "smoke", "--launcher", "cloud"], 2, "unknown launcher 'cloud'"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,38 +158,43 @@ def _family(name: str | None, profile: cfg.Profile) -> cfg.Family:
     return cfg.find_family(cfg.load_families(paths.data() / "families.toml"), name or profile.family)
 
 
-def _tune(method: str, family: str | None, output: Path, profile: str, steps: int | None, seed: int) -> None:
-    from realign import pipeline
-    from realign.tuning import rlvr, sft
+def _tune(
+    family: str | None,
+    output: Path,
+    profile: str,
+    steps: int | None,
+    seed: int | None,
+    method: str = "",
+    role: str = "",
+) -> None:
+    from realign import pipeline, tuning
 
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty: name a new directory for the adapter")
     study = pipeline.study(profile, family=family)
-    settings: Any = study.profile.rlvr if method == "rlvr" else study.profile.sft
-    changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
-    settings = cfg.parse(type(settings), {**settings.model_dump(), **changes}, f"tune {method}")
-    runner: Any = rlvr if method == "rlvr" else sft
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    settings: Any = study.models.tuning(role) if role else getattr(study.profile, method)
+    asked = {"seed": seed, "steps": steps}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    settings = cfg.parse(type(settings), {**settings.model_dump(), **changes}, f"tune {role or method}")
+    # Unfinished work stays beside the output, so that the same command goes on after a kill.
+    work = output.with_name(f".{output.name}.tmp")
+    work.mkdir(parents=True, exist_ok=True)
     base = study.models.base
-    runner.run(
-        base.backbone,
-        settings,
-        temporary,
-        local=study.models.local(base),
-        evaluation=study.profile.policy,
-    )
+    assert base.backbone is not None
+    local = study.models.local(base)
+    tuning.run(base.backbone, settings, work, local=local, evaluation=study.profile.policy)
     if output.is_dir():
         output.rmdir()
-    temporary.rename(output)
+    work.rename(output)
     print(f"the adapters: {output} (final and checkpoints; log.csv has the steps)")
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="a new directory for adapters and log")]
 Steps = Annotated[int | None, typer.Option(help="optimiser steps; the profile's if not given")]
-Seed = Annotated[int, typer.Option(help="seed of data order, sampling and initialisation")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="seed of data order, sampling and initialisation; the profile's if not given"),
+]
 
 
 @tune_app.command("rlvr")
@@ -199,13 +203,13 @@ def tune_rlvr(
     family: FamilyName = None,
     profile: Profile = "laptop",
     steps: Steps = None,
-    seed: Seed = 0,
+    seed: Seed = None,
 ) -> None:
     """Make a `reason` sibling: GRPO on reasoning_gym problems scored by the task's own verifier.
 
     Example: realign tune rlvr --output my/reason --steps 36
     """
-    _tune("rlvr", family, output, profile, steps, seed)
+    _tune(family, output, profile, steps, seed, method="rlvr")
 
 
 @tune_app.command("sft")
@@ -214,19 +218,37 @@ def tune_sft(
     family: FamilyName = None,
     profile: Profile = "laptop",
     steps: Steps = None,
-    seed: Seed = 0,
+    seed: Seed = None,
 ) -> None:
     """Make an `sft` sibling: supervised fine-tuning on worked answers to the same problems.
 
     Example: realign tune sft --output my/sft --steps 36
     """
-    _tune("sft", family, output, profile, steps, seed)
+    _tune(family, output, profile, steps, seed, method="sft")
+
+
+@tune_app.command("role")
+def tune_role(
+    role: Annotated[
+        str, typer.Argument(help="a role of the family, as data/families.toml says how to tune it")
+    ],
+    output: Output,
+    family: FamilyName = None,
+    profile: Profile = "laptop",
+    steps: Steps = None,
+    seed: Seed = None,
+) -> None:
+    """Make a sibling again exactly as the registry says (its entry under `tuning`).
+
+    Example: realign tune role random-reward --output my/random-reward
+    """
+    _tune(family, output, profile, steps, seed, role=role)
 
 
 @command
 def train(
     role: Annotated[str, typer.Argument(help="base, reason or sft")] = "base",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="seed of data order and dropout")] = 0,
     family: FamilyName = None,
     profile: Profile = "laptop",
 ) -> None:
@@ -402,19 +424,35 @@ def verify(
 
 @command
 def families() -> None:
-    """List the families of data/families.toml with their roles, sources and where each fact comes from.
+    """List the families of data/families.toml, and check that their members belong together.
+
+    Roles with their sources and where each fact comes from; architecture and tokenizer of every member
+    are compared with the base's, as far as its files can be had.
 
     Example: realign families
     """
+    from realign import doctor, registry
+
+    hub = doctor.hub_reachable()[0]
+    torn = []
     for family in cfg.load_families(paths.data() / "families.toml").values():
         print(family.name + (f"  ({family.note})" if family.note else ""))
+        verdicts = {role: (agrees, why) for role, agrees, why in registry.check(family, hub=hub)}
         for role, backbone in family.roles.items():
-            facts = "; ".join(x for x in (backbone.license, backbone.note) if x)
-            print(f"  {role:<8}{backbone.source}" + (f"  [{facts}]" if facts else ""))
+            facts = "; ".join(x for x in (backbone.license, backbone.origin, backbone.note) if x)
+            print(f"  {role:<16}{backbone.source}" + (f"  [{facts}]" if facts else ""))
+            if role in verdicts:
+                agrees, why = verdicts[role]
+                word = {True: "agrees", False: "DISAGREES", None: "not checked"}[agrees]
+                print(f"  {'':<16}{word}: {why}")
+                if agrees is False:
+                    torn.append(f"{family.name}/{role}: {why}")
         for role, steps in family.checkpoints.items():
-            print(f"  {role:<8}checkpoints at steps {', '.join(map(str, sorted(steps)))}")
-        for role, hub in family.published.items():
-            print(f"  {role}-Emb  hub:{hub}")
+            print(f"  {role:<16}checkpoints at steps {', '.join(map(str, sorted(steps)))}")
+        for role, name in family.published.items():
+            print(f"  {role + '-Emb':<16}hub:{name}")
+    if torn:
+        raise RealignError("; ".join(torn))
 
 
 @command

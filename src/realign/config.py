@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -61,28 +61,6 @@ class Backbone(Config):
     def location(self) -> str:
         """The part of the source after the colon."""
         return self.source.partition(":")[2]
-
-
-class Family(Config):
-    """A base backbone with its siblings by role; a role may have checkpoints (training steps)."""
-
-    name: str
-    roles: dict[str, Backbone]
-    checkpoints: dict[str, dict[int, Backbone]] = {}
-    steps: dict[str, int] = Field(default={}, description="tuning steps behind a role's final model")
-    published: dict[str, str] = Field(default={}, description="ready-made -Emb models on the hub, by role")
-    note: str = ""
-
-    def backbone(self, role: str, step: int | None = None) -> Backbone:
-        """Return the backbone of a role (at a checkpoint if ``step`` is given)."""
-        if step is not None:
-            steps = self.checkpoints.get(role, {})
-            if step not in steps:
-                raise unknown(f"checkpoint of {self.name}/{role}", str(step), map(str, steps))
-            return steps[step]
-        if role not in self.roles:
-            raise unknown(f"role of family {self.name}", role, self.roles)
-        return self.roles[role]
 
 
 class LoRA(Config):
@@ -138,6 +116,7 @@ class HRSASettings(Config):
 class RLVRSettings(Config):
     """GRPO on reasoning_gym problems with the task's own verifier as reward."""
 
+    method: Literal["rlvr"] = "rlvr"
     task: str = "chain_sum"
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     steps: int = Field(default=36, ge=1)
@@ -160,6 +139,7 @@ class RLVRSettings(Config):
 class SFTSettings(Config):
     """Supervised fine-tuning on worked answers to the same problems."""
 
+    method: Literal["sft"] = "sft"
     task: str = "chain_sum"
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     steps: int = Field(default=36, ge=1)
@@ -175,6 +155,31 @@ class SFTSettings(Config):
     validation_problems: int = Field(default=64, ge=4)
     checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
     seed: int = 0
+
+
+Tuning = Annotated[RLVRSettings | SFTSettings, Field(discriminator="method")]
+
+
+class Family(Config):
+    """A base backbone with its siblings by role; a role may have checkpoints (training steps)."""
+
+    name: str
+    roles: dict[str, Backbone]
+    checkpoints: dict[str, dict[int, Backbone]] = {}
+    tuning: dict[str, Tuning] = Field(default={}, description="how siblings are tuned from the base, by role")
+    published: dict[str, str] = Field(default={}, description="ready-made -Emb models on the hub, by role")
+    note: str = ""
+
+    def backbone(self, role: str, step: int | None = None) -> Backbone:
+        """Return the backbone of a role (at a checkpoint if ``step`` is given)."""
+        if step is not None:
+            steps = self.checkpoints.get(role, {})
+            if step not in steps:
+                raise unknown(f"checkpoint of {self.name}/{role}", str(step), map(str, steps))
+            return steps[step]
+        if role not in self.roles:
+            raise unknown(f"role of family {self.name}", role, self.roles)
+        return self.roles[role]
 
 
 class PolicySettings(Config):
@@ -196,6 +201,10 @@ class Profile(Config):
     needs: tuple[str, ...] = Field(default=(), description="what it needs beyond a laptop: 'gpu', 'hub'")
     family: str
     roles: tuple[str, ...] = CORE_ROLES
+    controls: tuple[str, ...] | None = Field(
+        default=None,
+        description="further siblings that RQ4 follows along tuning; None is all that the family has",
+    )
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe: Recipe
     suites: tuple[str, ...]

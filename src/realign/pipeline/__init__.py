@@ -69,9 +69,9 @@ class Study:
         """Step logs of contrastive learning: role, seed, step, loss and the rest."""
         return self.models.training_logs()
 
-    def tuning_logs(self) -> pd.DataFrame:
-        """Step logs of how the siblings were tuned: role, step, reward and the rest."""
-        return self.models.tuning_logs()
+    def tuning_logs(self, table: str = "log") -> pd.DataFrame:
+        """How the siblings were tuned: the step log, or ``table="validation"`` for accuracies on the way."""
+        return self.models.tuning_logs(table)
 
     def comparisons(self, kind: str) -> dict[tuple[str, str], Any]:
         """HRSA reports by pair of roles, of 'backbone' or 'embedding' models."""
@@ -108,6 +108,7 @@ def study(
     n_texts: int | None = None,
     k: Sequence[int] | None = None,
     attention: cfg.Attention | None = None,
+    controls: Sequence[str] | None = None,
 ) -> Study:
     """Open a study: a profile with the given parameters changed. Nothing is computed yet.
 
@@ -122,11 +123,12 @@ def study(
         n_texts: texts per text set.
         k: neighbourhood sizes.
         attention: how HRSA reads, 'bidirectional' or 'causal'.
+        controls: further siblings that RQ4 follows along tuning; None is all that the family has.
 
     Raises:
         UsageError: for an unknown name or a value of the wrong kind.
     """
-    top = {"family": family, "roles": roles, "seeds": seeds}
+    top = {"family": family, "roles": roles, "seeds": seeds, "controls": controls}
     inner = {"texts": texts, "n_texts": n_texts, "k": k, "attention": attention}
     data = cfg.load_profile(profile).model_dump()
     data.update({key: value for key, value in top.items() if value is not None})

@@ -75,7 +75,7 @@ class Models:
             return self.base
         if role in self.family.roles:
             return self._registered(role, step)
-        settings = self._tuning(role)
+        settings = self.tuning(role)
         node = self.tune_node(role)
         if step is not None and step not in settings.save_steps:
             raise unknown(f"checkpoint of {role}", str(step), map(str, settings.save_steps))
@@ -128,54 +128,63 @@ class Models:
         )
 
     # -- tuning
-    def _tuning(self, role: str) -> cfg.RLVRSettings | cfg.SFTSettings:
+    def tuning(self, role: str) -> cfg.RLVRSettings | cfg.SFTSettings:
+        """How a sibling is tuned from the base: the family's own settings, else the profile's."""
+        if role in self.family.tuning:
+            return self.family.tuning[role]
         if role == "reason":
             return self.profile.rlvr
         if role == "sft":
             return self.profile.sft
-        raise unknown(f"role of family {self.family.name}", role, {*self.family.roles, "reason", "sft"})
+        known = {*self.family.roles, *self.family.tuning, "reason", "sft"}
+        raise unknown(f"role of family {self.family.name}", role, known)
 
     def tune_node(self, role: str) -> Node:
         """Tuning of a sibling from the base, for families whose registry entry has none."""
-        settings = self._tuning(role)
+        settings = self.tuning(role)
+        asked = request(
+            "tune",
+            f"{self.family.name}-{role}",
+            {"settings": settings.model_dump(mode="json")},
+            {"base": self.base.identity},
+            {"reasoning-gym": metadata.version("reasoning-gym")},
+        )
 
         def build(folder: Path) -> dict[str, Any]:
-            from realign.tuning import rlvr, sft
+            from realign import tuning
 
             assert self.base.backbone is not None
-            runner: Any = rlvr if role == "reason" else sft
-            runner.run(self.base.backbone, settings, folder, local=self.local(self.base))
+            work = self.graph.store.work(asked)  # outlives a kill
+            tuning.run(self.base.backbone, settings, work, local=self.local(self.base))
+            shutil.copytree(work, folder, dirs_exist_ok=True)
             return {"seed": settings.seed}
 
-        return Node(
-            request(
-                "tune",
-                f"{self.family.name}-{role}",
-                {
-                    "method": "rlvr" if role == "reason" else "sft",
-                    "settings": settings.model_dump(mode="json"),
-                },
-                {"base": self.base.identity},
-                {"reasoning-gym": metadata.version("reasoning-gym")},
-            ),
-            build,
-            self.base.needs,
-        )
+        return Node(asked, build, self.base.needs)
 
     @property
     def siblings(self) -> list[str]:
         """The roles other than base, in the profile's order."""
         return [role for role in self.profile.roles if role != "base"]
 
+    @property
+    def followed(self) -> list[str]:
+        """The roles that are followed along tuning: the siblings, then the profile's controls."""
+        extra = self.profile.controls
+        if extra is None:
+            extra = tuple(role for role in self.family.tuning if role in self.family.roles)
+        return list(dict.fromkeys([*self.siblings, *extra]))
+
     def trajectory(self) -> dict[tuple[str, int], Model]:
-        """Every checkpoint and final model of every sibling, by (role, tuning step)."""
+        """Every checkpoint and final model of every followed role, by (role, tuning step)."""
         found: dict[tuple[str, int], Model] = {}
-        for role in self.siblings:
-            if role in self.family.roles:
-                last, steps = self.family.steps.get(role), [*self.family.checkpoints.get(role, {})]
+        for role in self.followed:
+            known = role in self.family.roles
+            if known and role not in self.family.tuning:  # tuned elsewhere: steps are what the registry says
+                last, steps = None, [*self.family.checkpoints.get(role, {})]
             else:
-                settings = self._tuning(role)
-                last, steps = settings.steps, [*settings.save_steps]
+                settings = self.tuning(role)
+                last = settings.steps
+                steps = [*(self.family.checkpoints.get(role, {}) if known else settings.save_steps)]
             for step in sorted(s for s in steps if last is None or s < last):
                 found[role, step] = self.model(role, step)
             if last is not None:
@@ -183,23 +192,27 @@ class Models:
         return found
 
     def tuning_log_nodes(self) -> dict[str, Node]:
-        """Step logs of tuning done here; a registry adapter ships its own log.csv instead."""
+        """Step logs of tuning done here; a registry adapter ships its own tables instead."""
         return {
-            role: log_node(self.graph, "tuning-log", self.tune_node(role), "log.csv")
-            for role in self.siblings
+            role: log_node(self.graph, "tuning-log", self.tune_node(role), "log.csv", "validation.csv")
+            for role in self.followed
             if role not in self.family.roles
         }
 
-    def tuning_logs(self) -> pd.DataFrame:
-        """Step logs of how the siblings were tuned: role, step, and what was logged."""
+    def tuning_logs(self, table: str = "log") -> pd.DataFrame:
+        """How the siblings were tuned: role, step, and what was logged.
+
+        Args:
+            table: "log" (every step) or "validation" (accuracies on validation problems).
+        """
         frames = []
         here = self.tuning_log_nodes()
-        for role in self.siblings:
+        for role in self.followed:
             if role in here:
-                file = self.graph.run(here[role]).path / "log.csv"
+                file = self.graph.run(here[role]).path / f"{table}.csv"
             else:
                 backbone = self.family.backbone(role)
-                file = paths.resolve(backbone.location) / "log.csv"
+                file = paths.resolve(backbone.location) / f"{table}.csv"
                 if backbone.kind != "adapter" or not file.is_file():
                     continue
             frames.append(pd.read_csv(file).assign(role=role))
@@ -303,12 +316,14 @@ class Models:
         return self.read_backbone(self.model(reference))
 
 
-def log_node(graph: Graph, stage: str, source: Node, file: str) -> Node:
-    """A run's log, kept apart from its weights so that it can be published."""
+def log_node(graph: Graph, stage: str, source: Node, *files: str) -> Node:
+    """A run's tables, kept apart from its weights so that it can be published."""
 
     def build(folder: Path) -> dict[str, Any]:
         artifact = graph.run(source)
-        shutil.copyfile(artifact.path / file, folder / file)
+        for file in files:
+            if (artifact.path / file).is_file():
+                shutil.copyfile(artifact.path / file, folder / file)
         kept = {name: artifact.manifest[name] for name in ("wall_seconds", "peak_memory_gib")}
         return {**json.loads(json.dumps(artifact.manifest["used"])), **kept}
 
