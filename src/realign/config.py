@@ -193,6 +193,23 @@ class PolicySettings(Config):
     seed: int = 0
 
 
+class MechanismSettings(Config):
+    """What RQ4 reads beyond HRSA: texts that the models write, and drift by domain of text."""
+
+    prompts: int = Field(default=48, ge=4, description="prompts of each kind that every model continues")
+    max_new_tokens: int = Field(default=24, ge=2)
+    components: int = Field(default=16, ge=2, description="axes of the map of the base's states")
+    regions: int = Field(default=12, ge=2, description="regions of the map")
+    domains: tuple[str, ...] = Field(
+        default=("task", "problems", "docs", "messages", "code"),
+        description="'task' (the problems that tuning trains on) and text sets",
+    )
+    n_texts: int = Field(default=40, ge=4, description="texts of each domain")
+    max_tokens: int = Field(default=48, ge=4)
+    resamples: int = Field(default=200, ge=1)
+    seed: int = 0
+
+
 class Profile(Config):
     """Families x roles x seeds x recipe x suites x HRSA settings: one whole run of the book."""
 
@@ -213,6 +230,7 @@ class Profile(Config):
     policy: PolicySettings = PolicySettings()
     rlvr: RLVRSettings = RLVRSettings()
     sft: SFTSettings = SFTSettings()
+    mechanism: MechanismSettings = MechanismSettings()
     device: str = "auto"
     dtype: DType = "auto"
 

@@ -21,6 +21,7 @@ from realign import hardware, paths
 from realign.errors import RealignError, UsageError
 from realign.pipeline.behaviour import Behaviour
 from realign.pipeline.graph import PUBLISHED, VERSIONS, Graph, Node
+from realign.pipeline.mechanism import Mechanism
 from realign.pipeline.models import Model, Models, Reader
 from realign.pipeline.scoring import Scoring
 from realign.pipeline.similarity import Similarity
@@ -44,6 +45,7 @@ class Study:
         self.models = Models(self.graph, profile)
         self.similarity = Similarity(self.graph, profile, self.models)
         self.behaviour = Behaviour(self.graph, profile, self.models)
+        self.mechanism = Mechanism(self.graph, profile, self.models)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -56,6 +58,7 @@ class Study:
             *self.behaviour.nodes().values(),
             *self.models.tuning_log_nodes().values(),
             *self.similarity.nodes(),
+            *self.mechanism.nodes(),
             *self.models.training_log_nodes().values(),
             *self.scoring.nodes(),
         ]
@@ -88,6 +91,22 @@ class Study:
     def policy(self) -> pd.DataFrame:
         """Accuracy, entropy and KL to base of every checkpoint as a policy."""
         return self.behaviour.policy()
+
+    def updates(self) -> pd.DataFrame:
+        """What tuning did to each weight matrix of every followed role's final model."""
+        return self.mechanism.updates()
+
+    def update_agreement(self) -> pd.DataFrame:
+        """How far the updates of two roles point the same way, by matrix."""
+        return self.mechanism.update_agreement()
+
+    def landscape(self, table: str = "measures") -> pd.DataFrame:
+        """Landscape and trajectories by role: ``measures``, or ``points`` on the map."""
+        return self.mechanism.landscape(table)
+
+    def domains(self) -> pd.DataFrame:
+        """Similarity to base by domain of text, of every followed role's final model."""
+        return self.mechanism.domains()
 
     def provenance(self) -> pd.DataFrame:
         """What this study has read so far, and how each artifact was computed."""

@@ -24,9 +24,22 @@ VERSIONS = {
     "evaluate": 1,
     "compare": 1,
     "drift": 1,
+    "updates": 1,
+    "landscape": 1,
+    "domains": 1,
 }
 # Small results, which a profile publishes under data/results; the other stages hold weights.
-PUBLISHED = ("tuning-log", "policy", "training-log", "evaluate", "compare", "drift")
+PUBLISHED = (
+    "tuning-log",
+    "policy",
+    "training-log",
+    "evaluate",
+    "compare",
+    "drift",
+    "updates",
+    "landscape",
+    "domains",
+)
 
 text_sources = cache(texts.sources)  # reads package metadata, and is asked for by many nodes
 
