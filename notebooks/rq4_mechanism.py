@@ -27,35 +27,42 @@ texts = []  # text sets that both models read, for example ["docs", "messages"];
 n_texts = 0  # texts of each set; 0: the profile's
 k = []  # neighbourhood sizes, for example [5, 20]; empty: the profile's
 attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the profile's
+controls = (
+    None  # further siblings followed along tuning, for example ["random-reward"]; None: all that there are
+)
 
 # %%
 from realign import claims, figures, pipeline, tables
 
 figures.setup()
 study = pipeline.study(
-    profile, family=family or None, seeds=seeds or None, texts=texts or None,
-    n_texts=n_texts or None, k=k or None, attention=attention or None,
+    profile,
+    family=family or None,
+    seeds=seeds or None,
+    texts=texts or None,
+    n_texts=n_texts or None,
+    k=k or None,
+    attention=attention or None,
+    controls=controls,
 )
 
 # %% [markdown]
 # ## How the siblings were made
 #
-# What tuning logged, step by step.
+# What tuning logged, step by step. Every sibling starts from the same base; problems for training, validation and test are split by the problem's text.
 
 # %% mystnb={"image": {"alt": "Reward, loss, entropy and completion length along tuning for each role"}}
 figures.tuning_curves(study.tuning_logs())
 
 # %% [markdown]
-# ## Behaviour
-#
-# Accuracy on unseen problems with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers.
+# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers.
 
 # %%
 policy = study.policy()
 tables.show(tables.policy_table(policy))
 
 # %% [markdown]
-# ## Behaviour against representation
+# ## 1. Behaviour against representation
 #
 # Above, what the policy does; below, how similar its reading of fixed texts stays to the base's (1 is unchanged). The same horizontal axis: the step of tuning.
 
@@ -69,11 +76,67 @@ figures.behaviour_and_drift(policy, drift)
 # %% mystnb={"image": {"alt": "One minus similarity against KL to base, a curve for each role"}}
 figures.drift_per_behaviour(policy, drift)
 
+# %% [markdown]
+# The same, matched: every role at the step nearest to the end of RLVR, and at its checkpoint whose accuracy is nearest to that of the RLVR model.
+
+# %%
+tables.show(tables.matched_table(policy, drift))
+
 # %%
 tables.show(tables.drift_table(drift))
 
 # %% [markdown]
-# ## What it means at this scale
+# ## 2. Weights
+#
+# The update of every linear layer of the final models: a line is the median over the matrices of a layer, the band their middle half. Effective rank is the exponential of the entropy of the singular values; a LoRA cannot exceed its rank. Directions are the four leading left singular vectors, the ones that write into the residual stream or a head; their overlap with the sixteen leading ones of the base's weight, and between two updates, is shown relative to random directions (1). Right singular vectors are left out: two LoRAs of one seed start from the same random input matrix, so theirs agree whatever was learnt.
+
+# %% mystnb={"image": {"alt": "Size, effective rank, share of moved entries and direction overlap of weight updates by layer"}}
+updates = study.updates()
+figures.weight_updates(updates, study.update_agreement())
+
+# %%
+tables.show(tables.updates_table(updates))
+
+# %% [markdown]
+# ## 3. Trajectories in the landscape
+#
+# A map is fitted once, on the base's states of texts that no model wrote (standardised, principal axes). Then each model continues the same prompts, at temperature 1, and the *base* reads what was written: a point is one written token, the large mark the centre and spread of a model's tokens.
+
+# %% mystnb={"image": {"alt": "Tokens written by each model on a map of the base's states, for problems and for neutral prompts"}}
+figures.trajectories(study.landscape("points"))
+
+# %% [markdown]
+# The landscape is the same text read by both models (shift, next-token agreement); trajectories are where the models' own texts go (distance, regions, spread, step length). Distances are in units of the spread of the fixed texts. The grey mark is the base against itself: for trajectories, the base writing once more with another seed.
+
+# %% mystnb={"image": {"alt": "Landscape shift, trajectory distance and further measures with intervals, for each role and kind of prompt"}}
+measures = study.landscape()
+figures.landscape_measures(measures)
+
+# %%
+tables.show(tables.landscape_table(measures))
+
+# %% [markdown]
+# ## 4. On the task and off it
+#
+# Similarity of each sibling's reading to the base's on the task it was tuned on, on problems of other kinds, on documentation, on interface messages in many languages and on code. The domains differ in length and variety of texts, so compare siblings within a domain rather than domains with one another.
+
+# %% mystnb={"image": {"alt": "Similarity to base by domain of text for each role"}}
+figures.drift_by_domain(study.domains())
+
+# %% [markdown]
+# ## 5. Is it undone?
+#
+# Basis, global and local similarity to base by layer, before contrastive learning (dashed) and after it (solid). The grey band is what the same recipe gives from one backbone under two seeds: where a solid line lies in it, nothing of the sibling's history is left to see.
+
+# %% mystnb={"image": {"alt": "Correlation, CKA and neighbour overlap by layer before and after contrastive learning for each sibling"}}
+before, after = study.comparisons("backbone"), study.comparisons("embedding")
+figures.recovery(before, after, study.noise_ceiling())
+
+# %% [markdown]
+# Where these curves differ at the start, SFT and RLVR moved different things; where they meet at the end, contrastive learning has erased the difference.
+
+# %% [markdown]
+# ## 6. Verdict
 #
 # Computed from the numbers on this page by the rule in `data/claims.toml`.
 
@@ -81,7 +144,7 @@ tables.show(tables.drift_table(drift))
 claims.verdict(study, "C7")
 
 # %% [markdown]
-# KL is measured on the task that was trained, similarity on other texts: a model may leave the landscape where it was trained and keep it elsewhere. At matched steps RLVR and SFT are not matched in accuracy; compare the curves where behaviour is equal, not where they end.
+# KL is measured on the task that was trained, similarity on other texts: a model may leave the landscape where it was trained and keep it elsewhere, which is why section 4 looks at both.
 
 # %% [markdown]
 # ## Where these numbers come from

@@ -128,6 +128,44 @@ def scores(reason: float = 0.1, sft: float = -2.0, seeds: int = 3, noise: float 
     return pd.DataFrame(rows)
 
 
+def mechanism() -> dict[str, Any]:
+    """Updates, landscape and domains in which SFT moves twice as far as RLVR."""
+    size = {"reason": 0.1, "sft": 0.2}
+    updates = pd.DataFrame(
+        {"role": role, "layer": layer, "module": module, "size": much, "rank": 3.5, "moved": 2 * much}
+        | {"base_left": much, "base_left_chance": 0.05, "base_right": much, "base_right_chance": 0.05}
+        for role, much in size.items()
+        for layer in range(4)
+        for module in ("q_proj", "up_proj")
+    )
+    agreement = updates[updates["role"] == "sft"].assign(a="reason", b="sft", left=0.3, left_chance=0.01)
+    measures = pd.DataFrame(
+        {"role": role, "domain": domain, "measure": measure, "value": much, "low": much - 0.05}
+        | {"high": much + 0.05, "null": 0.0}
+        for role, much in size.items()
+        for domain in ("task", "docs")
+        for measure in ("landscape shift", "trajectory distance", "spread", "step length", "occupancy")
+    )
+    points = pd.DataFrame(
+        {"role": role, "domain": domain, "text": text, "token": token, "x": float(text), "y": token / 2}
+        for role, domain in (("fixed texts", ""), ("base", "task"), ("reason", "task"), ("sft", "docs"))
+        for text in range(3)
+        for token in range(4)
+    )
+    domains = pd.DataFrame(
+        {"role": role, "domain": domain, "metric": metric, "value": 1 - much, "low": 0.9 - much, "high": 1.0}
+        for role, much in size.items()
+        for domain in ("task", "docs", "code")
+        for metric in ("cka_mean", "knn@10_mean", "correlation_last")
+    )
+    return {
+        "updates": lambda: updates,
+        "update_agreement": lambda: agreement,
+        "landscape": lambda table="measures": points if table == "points" else measures,
+        "domains": lambda: domains,
+    }
+
+
 def study(**changes: Any) -> SimpleNamespace:
     """A study in which RLVR keeps the geometry, changes neighbours, and SFT moves more."""
     steps = {"reason": (4, 16, 36), "sft": (36,)}
@@ -168,7 +206,8 @@ def study(**changes: Any) -> SimpleNamespace:
         "noise_ceiling": lambda: FakeReport(0.99),
         "drift": lambda: drift,
         "policy": lambda: behaviour,
-        "tuning_logs": lambda: logs[logs["role"] != "base"],
+        **mechanism(),
+        "tuning_logs": lambda table="log": logs[logs["role"] != "base"],
         "provenance": lambda: made,
         "configuration": lambda: {
             "name": "laptop",

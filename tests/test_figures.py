@@ -33,6 +33,11 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "sinks": lambda: figures.sinks({"": BEFORE}),
     "before_after": lambda: figures.before_after(BEFORE, AFTER, CEILING),
     "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy(), STUDY.drift()),
+    "weight_updates": lambda: figures.weight_updates(STUDY.updates(), STUDY.update_agreement()),
+    "trajectories": lambda: figures.trajectories(STUDY.landscape("points")),
+    "landscape_measures": lambda: figures.landscape_measures(STUDY.landscape()),
+    "drift_by_domain": lambda: figures.drift_by_domain(STUDY.domains()),
+    "recovery": lambda: figures.recovery(BEFORE, AFTER, CEILING),
     "drift_per_behaviour": lambda: figures.drift_per_behaviour(STUDY.policy(), STUDY.drift()),
 }
 
@@ -160,3 +165,19 @@ def test_svg_of_a_chapter_is_small_and_its_heat_maps_are_pixels() -> None:
     text = svg(DRAW["layer_heatmaps"]())
     assert len(text) < 1_000_000
     assert len(re.findall(r"<image", text)) >= 8
+
+
+def test_marks_of_the_landscape_lie_at_their_values_and_chance_at_its_own() -> None:
+    axes = figures.landscape_measures(STUDY.landscape()).axes[0]
+    bars = {c.get_label(): c.lines[0] for c in axes.containers}
+    np.testing.assert_allclose(bars["reason"].get_xdata(orig=False), [0.1, 0.1])
+    np.testing.assert_allclose(bars["sft"].get_xdata(orig=False), [0.2, 0.2])
+    grey = [line for line in axes.lines if line.get_label() == "base against itself"]
+    assert {float(x) for line in grey for x in line.get_xdata()} == {0.0}
+
+
+def test_overlap_of_updates_is_drawn_relative_to_chance() -> None:
+    axes = figures.weight_updates(STUDY.updates(), STUDY.update_agreement()).axes[3]
+    lines = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(lines["reason"].get_ydata(), 0.1 / 0.05)
+    np.testing.assert_allclose(lines["reason and sft"].get_ydata(), 0.3 / 0.01)

@@ -125,3 +125,35 @@ def test_markdown_table_survives_pipes_and_shown_frames_have_no_row_numbers() ->
     html = show(frame)._repr_html_()
     assert "<th></th>" not in html
     assert "NaN" not in html
+
+
+def test_matched_table_takes_the_checkpoint_of_nearest_accuracy_and_of_nearest_step() -> None:
+    policy = pd.DataFrame(
+        {"role": role, "step": step, "accuracy_greedy": accuracy, "kl": 0.5}
+        for role, step, accuracy in [
+            ("base", 0, 0.1), ("reason", 10, 0.3), ("reason", 50, 0.6), ("sft", 8, 0.55), ("sft", 48, 0.9),
+        ]
+    )  # fmt: skip
+    drift = pd.DataFrame(
+        {"role": row.role, "step": row.step, "metric": "cka_mean", "value": 0.9, "low": 0.8, "high": 1.0}
+        for row in policy.itertuples()
+    )
+    table = tables.matched_table(policy, drift)
+    found = {(r["matched on"], r["role"]): r["step"] for _, r in table.iterrows()}
+    assert found == {
+        ("steps", "reason"): 50,
+        ("steps", "sft"): 48,
+        ("accuracy", "reason"): 50,
+        ("accuracy", "sft"): 8,
+    }
+    assert set(table["(1 − CKA) / KL"]) == {"0.2000"}
+
+
+def test_tables_of_the_mechanism_hold_the_numbers_they_are_given() -> None:
+    study = book_frames.study()
+    updates = tables.updates_table(study.updates())
+    assert updates["update / weight"].tolist() == ["0.1000 [0.1000, 0.1000]", "0.2000 [0.2000, 0.2000]"]
+    landscape = tables.landscape_table(study.landscape())
+    assert len(landscape) == 10
+    assert set(landscape["sft"]) == {"0.200 [0.150, 0.250]"}
+    assert set(landscape["base against itself"]) == {"0.000"}

@@ -265,6 +265,64 @@ def drift_table(drift: pd.DataFrame) -> pd.DataFrame:
     return table[list(chosen.values())].rename_axis(columns=None).reset_index()
 
 
+def matched_table(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> pd.DataFrame:
+    """Each role where its greedy accuracy is nearest to that of ``role`` at its end, and at the nearest step.
+
+    So that representations are compared at equal behaviour as well as at equal tuning. A row a role and
+    way of matching: step, accuracy, KL, the headline similarities, and 1 - CKA per nat of KL.
+    """
+    mine = policy[policy["role"] == role]
+    if mine.empty or drift.empty:
+        return pd.DataFrame()
+    end = mine.loc[mine["step"].idxmax()]
+    rows = []
+    for other, path in policy[policy["role"] != "base"].groupby("role", sort=False):
+        ways = {"steps": (path["step"] - end["step"]).abs()}
+        ways["accuracy"] = (path["accuracy_greedy"] - end["accuracy_greedy"]).abs()
+        for way, gap in ways.items():
+            at = path.loc[gap.idxmin()]
+            there = drift[(drift["role"] == other) & (drift["step"] == at["step"])].set_index("metric")
+            moved = (1 - there.loc["cka_mean", "value"]) / at["kl"] if at["kl"] > 0 else math.nan
+            rows.append(
+                {"matched on": way, "role": other, "step": int(at["step"])}
+                | {"greedy accuracy %": _accuracy(at, "greedy"), "KL to base": number(at["kl"], 3)}
+                | {metric_title(m): between(*there.loc[m, ["value", "low", "high"]]) for m in headline(drift)}
+                | {"(1 − CKA) / KL": number(moved, 4)}
+            )
+    return pd.DataFrame(rows).sort_values("matched on", kind="stable", ignore_index=True)
+
+
+def updates_table(updates: pd.DataFrame) -> pd.DataFrame:
+    """Median over matrices, with the middle half: size, effective rank, share moved and overlaps with the base."""
+    rows = []
+    for role, mine in updates.groupby("role", sort=False):
+        quartile = mine.drop(columns=["module", "role"]).quantile([0.25, 0.5, 0.75])
+
+        def shown(column: str, digits: int, scale: float = 1, q: pd.DataFrame = quartile) -> str:
+            low, value, high = (scale * q[column]).tolist()
+            return between(value, low, high, digits)
+
+        rows.append(
+            {"role": role, "update / weight": shown("size", 4), "effective rank": shown("rank", 2)}
+            | {"moved in bfloat16 %": shown("moved", 1, 100)}
+            | {"output directions in the base's": shown("base_left", 3)}
+            | {"chance": number(float(quartile["base_left_chance"].iloc[1]), 3)}
+        )
+    return pd.DataFrame(rows)
+
+
+def landscape_table(measures: pd.DataFrame) -> pd.DataFrame:
+    """Landscape and trajectories with 95% intervals, and the base against itself."""
+    shown = measures.assign(
+        text=[between(*row) for row in measures[["value", "low", "high"]].to_numpy()],
+        base=[number(v, 3) for v in measures["null"]],
+    )
+    table = shown.pivot_table(
+        index=["domain", "measure", "base"], columns="role", values="text", aggfunc="first", sort=False
+    )
+    return table.rename_axis(columns=None).reset_index().rename(columns={"base": "base against itself"})
+
+
 def headline(drift: pd.DataFrame) -> list[str]:
     """Choose one metric a level: global, local (the middle k), basis, readout; as far as measured."""
     known = list(dict.fromkeys(drift["metric"]))

@@ -6,6 +6,13 @@ noise ceiling (the same recipe under another seed) as a grey band. Figures are m
 notebook shows each once and nothing is kept in memory; the SVG of the same numbers is the same bytes.
 """
 
+from realign.figures.landscape import (
+    drift_by_domain,
+    landscape_measures,
+    recovery,
+    trajectories,
+    weight_updates,
+)
 from realign.figures.mechanism import behaviour_and_drift, drift_per_behaviour
 from realign.figures.scores import forest, score_dots, training_curves, tuning_curves
 from realign.figures.similarity import (
@@ -24,17 +31,22 @@ __all__ = [
     "before_after",
     "behaviour_and_drift",
     "correlation_histograms",
+    "drift_by_domain",
     "drift_per_behaviour",
     "forest",
+    "landscape_measures",
     "layer_heatmaps",
     "layer_profiles",
     "neighbours",
     "probes",
+    "recovery",
     "rotations",
     "score_dots",
     "setup",
     "sinks",
     "style",
     "training_curves",
+    "trajectories",
     "tuning_curves",
+    "weight_updates",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ class Behaviour:
             rows.append({"role": role, "step": step, **facts})
         return pd.DataFrame(rows)
 
+    @cached_property
+    def _reference(self) -> Any:
+        """The base as a policy, loaded once for all measurements."""
+        from realign import backbones
+
+        compute = hardware.resolve(self.profile.device, self.profile.dtype)
+        base = self.models.base
+        return backbones.load_lm(
+            self.models.backbone(base),
+            dtype=compute.dtype,
+            device=compute.device,
+            local=self.models.local(base),
+            attn_implementation="eager",
+        )[0]
+
     def _node(self, model: Model) -> Node:
         settings, base = self.profile.policy, self.models.base
 
@@ -47,7 +63,7 @@ class Behaviour:
                 self.models.backbone(model),
                 settings,
                 local=self.models.local(model),
-                reference=base.backbone,
+                reference=self._reference,
                 compute=compute,
             )
             pd.DataFrame(result.pop("rows")).to_csv(folder / "problems.csv", index=False)

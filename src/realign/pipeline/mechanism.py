@@ -23,6 +23,7 @@ TASK = "task"  # the domain of the problems that tuning trains on
 NEUTRAL = "docs"
 # The summary of a domain: global, local and basis; probes need more texts than a domain has.
 METRICS = ("correlation", "cka", "knn")
+SHOWN = 16  # texts of which the map keeps the points
 _PROMPT_WORDS = 12
 
 
@@ -233,7 +234,7 @@ class Mechanism:
         pad, chart = ground.tokenizer.pad_token_id, ground.chart
         weights = hrsa.calibration.resample_weights(settings.prompts, settings.resamples, settings.seed)
         measures: list[dict[str, Any]] = []
-        points = [_points(ground.fixed[:400, None], "", "fixed texts")]
+        points = [_points(ground.fixed[:300, None], "", "fixed texts")]
         for domain, prompts in progress.track(
             ground.prompts.items(), len(ground.prompts), f"landscape {model.slug}", "domain"
         ):
@@ -278,7 +279,10 @@ class Mechanism:
                 row("next-token top-1 agreement", token_mean("top1"), 1.0),
                 row("next-token divergence (bits)", token_mean("js"), 0.0),
             ]
-            points += [_points(base, domain, "base"), _points(went, domain, model.slug)]
+            points += [
+                _points(base[:SHOWN], domain, "base"),
+                _points(went[:SHOWN], domain, model.slug),
+            ]
         del tuned
         gc.collect()
         return pd.DataFrame(measures), pd.concat(points, ignore_index=True)

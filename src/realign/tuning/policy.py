@@ -134,7 +134,7 @@ def measure(
     settings: PolicySettings,
     *,
     local: Path | None = None,
-    reference: Backbone | None = None,
+    reference: PreTrainedModel | Backbone | None = None,
     compute: Compute | None = None,
     split: problem_sets.Split = "test",
 ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def measure(
         backbone: the policy.
         settings: problems, samples and length.
         local: directory of the materialised root base.
-        reference: usually the base; if given, the KL divergence to it is measured.
+        reference: usually the base, by name or loaded; if given, the KL divergence to it is measured.
         compute: device and dtype; float32 on the CPU if None.
         split: which problems.
 
@@ -166,7 +166,7 @@ def measure(
         "attn_implementation": "eager",
     }
     model, tokenizer = backbones.load_lm(backbone, **options)
-    base = backbones.load_lm(reference, **options)[0] if reference is not None else None
+    base = backbones.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
     found = problem_sets.load(
         settings.task, settings.task_options, split, settings.problems, chat=has_chat_markers(tokenizer)
     )
