@@ -34,7 +34,7 @@ def test_keys_are_the_same_in_every_study_of_the_same_profile(own_store):
 def test_other_neighbourhood_sizes_ask_for_new_comparisons_only(own_store):
     before, after = keys(pipeline.study("smoke")), keys(pipeline.study("smoke", k=[5, 20]))
     changed = {stage for stage in before if before[stage] != after[stage]}
-    assert changed == {"compare", "drift"}
+    assert changed == {"compare", "drift", "domains"}
 
 
 def test_one_seed_more_leaves_what_exists_alone(own_store):
