@@ -99,3 +99,18 @@ def test_a_missing_column_or_an_unreachable_set_is_one_clear_sentence(tmp_path) 
         hub.open_dataset(str(tmp_path / "nothing"), "train")
     with pytest.raises(UsageError, match="unknown training set 'hub:alnli'"):
         pairs.load("hub:alnli")
+
+
+def test_a_set_written_to_a_file_is_read_as_it_was_and_damage_is_one_sentence(tmp_path) -> None:
+    one = pairs.PairSet("mined", "Find it", ["q é", "r"], ["p\n2", "s"], [["n1", "n2"], []])
+    pairs.write(one, tmp_path / "mined.jsonl")
+    assert pairs.load(f"file:{tmp_path}/mined.jsonl", hard_negatives=2) == one
+    assert pairs.load(f"file:{tmp_path}/mined.jsonl", hard_negatives=1).negatives == [["n1"], []]
+    (tmp_path / "bad.jsonl").write_text('{"query": "q"')
+    with pytest.raises(RealignError, match=r"bad\.jsonl cannot be read"):
+        pairs.load(f"file:{tmp_path}/bad.jsonl")
+    (tmp_path / "mixed.jsonl").write_text('{"instruction": "a"}\n{"instruction": "b"}\n')
+    with pytest.raises(RealignError, match="all with the same instruction"):
+        pairs.load(f"file:{tmp_path}/mixed.jsonl")
+    with pytest.raises(RealignError, match="cannot be read"):
+        pairs.load("file:/no/such/file.jsonl")
