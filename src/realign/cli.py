@@ -329,7 +329,6 @@ def sweep(
         Path | None, typer.Option("--table", help="CSV to add to; the grid's name if not given")
     ] = None,
     role: Annotated[str, typer.Option(help="the backbone to start from")] = "base",
-    seed: Seed = 0,
     family: FamilyName = None,
     profile: Profile = "laptop",
 ) -> None:
@@ -350,7 +349,6 @@ def sweep(
         study.store.root / ".work" / "sweep",
         local=study.models.local(model),
         device=study.profile.device,
-        seed=seed,
     )
     print(found.to_string(index=False, na_rep=""))
 

@@ -26,7 +26,8 @@ from realign.training.data import share
 VALIDATION_SHARE = 0.1
 VALIDATION_QUERIES = 64
 UNTRAINED = "untrained"
-RECIPE_COLUMNS = ("queries", "batch_size", "learning_rate", "temperature", "hard_negatives", "lora_rank")
+CHOSEN = ("queries", "batch_size", "learning_rate", "warmup_ratio", "temperature", "hard_negatives")
+RECIPE_COLUMNS = (*CHOSEN, "lora_rank", "seed")
 COST_COLUMNS = ("steps", "tokens", "seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss")
 
 
@@ -74,27 +75,26 @@ def run(
     *,
     local: Path | None = None,
     device: str = "auto",
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Train and score each row's recipe, after the untrained backbone, and add it to a table.
 
     Args:
         backbone: what every run starts from.
         base: the recipe that rows change.
-        rows: changed settings by the row's name.
+        rows: by name, the settings that a row changes, and its ``seed`` (0 if not given).
         table: CSV to add to; lines before its header that start with ``#`` are kept.
         work: scratch folder for models and checkpoints.
         local: directory of the materialised base.
         device: of training and scoring.
-        seed: of every run.
 
     Returns:
         The table: name, recipe, cost (tokens/s are the median over steps), score by set and their mean.
     """
-    recipes = {
-        name: config.parse(Recipe, {**base.model_dump(), **changes}, f"row {name}")
-        for name, changes in rows.items()
-    }
+    seeds = {name: int(changes.get("seed", 0)) for name, changes in rows.items()}
+    recipes = {}
+    for name, changes in rows.items():
+        settings = {**base.model_dump(), **{k: v for k, v in changes.items() if k != "seed"}}
+        recipes[name] = config.parse(Recipe, settings, f"row {name}")
     done = set(read(table)["name"]) if _columns(table) else set()
     parts = {}
     for name in base.data:
@@ -115,6 +115,7 @@ def run(
     for name, recipe in recipes.items():
         if name in done:
             continue
+        seed = seeds[name]
         sizes = [len(training) for training, _ in parts.values()]
         counts = share(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
         chosen = zip(parts.values(), counts, strict=True)
@@ -130,7 +131,7 @@ def run(
         seconds = time.perf_counter() - began
         log = pd.read_csv(out / "log.csv")
         embedder = Embedder.from_directory(out / "model", device=compute.device, dtype=compute.dtype)
-        asked = {c: getattr(recipe, c) for c in RECIPE_COLUMNS if c != "lora_rank"}
+        asked = {c: getattr(recipe, c) for c in CHOSEN} | {"seed": seed}
         cost = {
             "steps": len(log),
             "tokens": int(log["tokens"].sum()),
