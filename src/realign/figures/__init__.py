@@ -7,7 +7,7 @@ notebook shows each once and nothing is kept in memory; the SVG of the same numb
 """
 
 from realign.figures.mechanism import behaviour_and_drift, drift_per_behaviour
-from realign.figures.scores import forest, score_dots, training_curves, tuning_curves
+from realign.figures.scores import forest, score_dots, training_curves, training_details, tuning_curves
 from realign.figures.similarity import (
     before_after,
     correlation_histograms,
@@ -36,5 +36,6 @@ __all__ = [
     "sinks",
     "style",
     "training_curves",
+    "training_details",
     "tuning_curves",
 ]
