@@ -4,7 +4,8 @@ Prints one JSON object a line. Each measurement runs in a process of its own, in
 memory is its own:
 
     python benchmarks/training.py                    # laptop model, 64 triples (the peer takes minutes)
-    python benchmarks/training.py --batch 16         # smaller
+    python benchmarks/training.py --batch 32         # half of it
+    python benchmarks/training.py --large-batch 2048 --large-tokens 6   # and our memory at 2,048 queries
     python benchmarks/training.py --backbone hub:Qwen/Qwen2.5-0.5B --device cuda --chunk-tokens 16384
 """
 
@@ -30,6 +31,8 @@ def triples(n: int) -> Any:
 
     whole = pairs.load("docs", hard_negatives=1).take(4 * n, 0)
     rows = [i for i in range(len(whole)) if whole.negatives[i]][:n]
+    if len(rows) < n:
+        sys.exit(f"there are {len(rows)} triples, fewer than {n}")
     return (
         [whole.queries[i] for i in rows],
         [whole.positives[i] for i in rows],
@@ -96,6 +99,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         value.backward()
         return sum(int(f["attention_mask"].sum()) for f in features)
 
+    # Multiply-adds of useful work, forward and backward: 6 a weight and token, embeddings left out.
+    weights = sum(p.numel() for n, p in encoder.named_parameters() if "embed" not in n)
     step = ours if args.measure == "ours" else peer
     step(2)  # allocators, kernels
     best = float("inf")
@@ -106,10 +111,15 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
-    return {"tokens": tokens, "seconds": best, "memory_gib": _peak_memory(device)}
+    return {
+        "tokens": tokens,
+        "seconds": best,
+        "memory_gib": _peak_memory(device),
+        "flops": 6 * weights * tokens / best,
+    }
 
 
-def child(args: argparse.Namespace, which: str, batch: int) -> dict[str, float]:
+def child(args: argparse.Namespace, which: str, batch: int, tokens: int) -> dict[str, float]:
     command = [
         sys.executable,
         __file__,
@@ -118,12 +128,13 @@ def child(args: argparse.Namespace, which: str, batch: int) -> dict[str, float]:
         "--batch",
         str(batch),
         "--tokens",
-        str(args.tokens),
+        str(tokens),
     ]
     command += ["--chunk-tokens", str(args.chunk_tokens), "--dtype", args.dtype, "--device", args.device]
     command += ["--backbone", args.backbone, "--repeats", str(args.repeats)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{which}, batch {batch}, up to {tokens} tokens: {found}", file=sys.stderr, flush=True)
     return found
 
 
@@ -135,6 +146,10 @@ def main() -> None:
         "--large-batch", type=int, default=0, help="also compare our memory at this batch size"
     )
     parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument(
+        "--large-tokens", type=int, default=0, help="longest text of the large batch; --tokens if 0"
+    )
+    parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device, to print MFU")
     parser.add_argument("--chunk-tokens", type=int, default=2048)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--device", default="cpu")
@@ -147,32 +162,26 @@ def main() -> None:
     from realign import hardware
 
     machine = hardware.describe()
-    ours, peer = child(args, "ours", args.batch), child(args, "peer", args.batch)
+    what = f"{args.backbone}, batch {args.batch}, texts up to {args.tokens} tokens, {args.dtype}"
+    ours, peer = (child(args, which, args.batch, args.tokens) for which in ("ours", "peer"))
 
-    def line(work: str, a: float, b: float, name: str, unit: str, target: float, higher: bool) -> None:
-        ratio = a / b if higher else b / a
-        print(
-            json.dumps(
-                {
-                    "work": f"{work}, {args.backbone}, batch {args.batch}, {args.dtype}",
-                    "ours": round(a, 2),
-                    "peer": round(b, 2),
-                    "peer_name": name,
-                    "unit": unit,
-                    "ratio": round(ratio, 2),
-                    "target": target,
-                    "machine": machine,
-                }
-            )
-        )
+    def line(work: str, a: float, b: float, name: str, unit: str, target: float, ratio: float) -> None:
+        found = {"work": f"{work}, {what}", "ours": round(a, 2), "peer": round(b, 2), "peer_name": name}
+        found |= {"unit": unit, "ratio": round(ratio, 2), "target": target, "machine": machine}
+        if args.peak_tflops and unit != "GiB":
+            found["mfu"] = round(ours["flops"] / 1e12 / args.peak_tflops, 3)
+        print(json.dumps(found), flush=True)
 
     rates = [found["tokens"] / found["seconds"] for found in (ours, peer)]
-    line("contrastive step", rates[0], rates[1], PEER, "tokens/s", 2.5 if args.device == "cpu" else 1.5, True)
-    line("peak memory of a step", ours["memory_gib"], peer["memory_gib"], PEER, "GiB", 1.0, False)
+    target = 2.5 if args.device == "cpu" else 1.5
+    line("contrastive step", *rates, PEER, "non-padding tokens/s", target, rates[0] / rates[1])
+    memory = [found["memory_gib"] for found in (ours, peer)]
+    line("peak memory of a step", *memory, PEER, "GiB", 1.0, memory[1] / memory[0])
     if args.large_batch:
-        large = child(args, "ours", args.large_batch)
-        name = f"ours at batch {args.large_batch}"
-        line("memory, flat in the batch", ours["memory_gib"], large["memory_gib"], name, "GiB", 1.0, False)
+        tokens = args.large_tokens or args.tokens
+        large = child(args, "ours", args.large_batch, tokens)["memory_gib"]
+        name = f"ours at batch {args.large_batch}, texts up to {tokens} tokens"
+        line("memory, flat in the batch", memory[0], large, name, "GiB", 1 / 1.3, memory[0] / large)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ family = ""  # a backbone family of data/families.toml; empty: the profile's
 seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
 
 # %%
-from realign import claims, figures, pipeline, tables
+from realign import claims, figures, gains, pipeline, tables
 
 figures.setup()
 study = pipeline.study(
@@ -70,6 +70,21 @@ figures.forest(scores, margin=study.profile.margin)
 figures.score_dots(scores)
 
 # %% [markdown]
+# Each role against its own backbone before contrastive learning:
+
+# %%
+tables.show(gains.display_learned(gains.learned(scores)))
+
+# %%
+gains.learned_text(scores)
+
+# %% [markdown]
+# The tasks that BM25 can score, those with the least word overlap first:
+
+# %%
+tables.show(gains.against_words(scores).round(1).reset_index())
+
+# %% [markdown]
 # ## Did training go the same way?
 #
 # Mean over seeds; the band is the range of the seeds.
@@ -77,6 +92,9 @@ figures.score_dots(scores)
 # %% mystnb={"image": {"alt": "Loss, in-batch accuracy and gradient norm along contrastive learning for each role"}}
 logs = study.training_logs()
 figures.training_curves(logs)
+
+# %% mystnb={"image": {"alt": "Learning rate, alignment, uniformity, speed, padding and memory along contrastive learning for each role"}}
+figures.training_details(logs)
 
 # %%
 tables.show(tables.training_summary(logs))

@@ -188,7 +188,8 @@ def study(**changes: Any) -> SimpleNamespace:
     )
     logs = pd.DataFrame(
         {"role": r, "seed": seed, "step": s, "loss": 3 / s, "learning_rate": 1e-5, "grad_norm": 1 / s}
-        | {"accuracy": 1 - 1 / s, "tokens_per_second": 400.0, "reward": 0.1 * s, "entropy": 1 / s}
+        | {"accuracy": 1 - 1 / s, "tokens_per_second": 400.0, "padding_share": 0.1, "memory_gib": 2.0}
+        | {"alignment": 1 / s, "uniformity": -s, "reward": 0.1 * s, "entropy": 1 / s}
         for r in ("base", "reason", "sft")
         for seed in range(3)
         for s in range(1, 6)

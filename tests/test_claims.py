@@ -166,12 +166,15 @@ def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -
 def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
     made = pages.generated_pages(study())
     assert set(made) == {
-        f"{n}.md" for n in ("verdicts", "criteria", "configuration", "environment", "run_times")
+        f"{n}.md" for n in ("verdicts", "criteria", "configuration", "environment", "run_times", "sweep")
     }
     assert made["verdicts.md"].count("](chapters/rq") == 7
     assert "| `hrsa.k` | `5, 10` |" in made["configuration.md"]
     assert "torch" in made["environment.md"]
     assert "1.50" in made["run_times.md"]
+    means = [float(row.split("|")[-2]) for row in made["sweep.md"].strip().splitlines()[2:]]
+    assert means == sorted(means, reverse=True)
+    assert "| untrained | – |" in made["sweep.md"]
 
 
 def test_smoke_verdicts_carry_a_warning() -> None:

@@ -14,6 +14,8 @@ COMMANDS = [
     "chapter",
     "notebooks",
     "train",
+    "mine",
+    "sweep",
     "evaluate",
     "compare",
     "status",
@@ -62,6 +64,9 @@ def test_every_help_shows_an_example(monkeypatch, capsys, words):
             2,
             "unknown role of family tiny-llama 'reasn'; did you mean 'reason'?",
         ),
+        (["train", "base", "-P", "smoke", "--parallel", "4"], 2, "parallel '4' must be ddp:N"),
+        (["mine", "messages", "-o", "x.jsonl", "-m", "/no/such/model"], 1, "cannot open the embedding model"),
+        (["mine", "mesages", "-o", "x.jsonl", "-m", "m"], 2, "did you mean 'messages'"),
         (["train", "base", "-f", "smollm"], 2, "unknown family 'smollm'; did you mean 'smollm2-135m'?"),
         (
             ["evaluate", "base", "-P", "smoke", "-s", "smoke-cod"],

@@ -22,6 +22,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "forest": lambda: figures.forest(STUDY.scores(), 1.0),
     "score_dots": lambda: figures.score_dots(STUDY.scores()),
     "training_curves": lambda: figures.training_curves(STUDY.training_logs()),
+    "training_details": lambda: figures.training_details(STUDY.training_logs()),
     "tuning_curves": lambda: figures.tuning_curves(STUDY.tuning_logs()),
     "layer_heatmaps": lambda: figures.layer_heatmaps(GROUPS, "cka"),
     "layer_heatmaps correlation": lambda: figures.layer_heatmaps({"": BEFORE}, "correlation"),

@@ -69,7 +69,7 @@ class LoRA(Config):
     rank: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    merge: bool = True
+    merge: bool = Field(default=True, description="False keeps the adapter by itself as well")
 
 
 class Recipe(Config):
@@ -88,13 +88,23 @@ class Recipe(Config):
     max_passage_tokens: int = Field(default=512, ge=4)
     attention: Attention = "bidirectional"
     instructions: bool = True
-    sampling: Literal["size", "equal"] = "size"
+    sampling: Literal["size", "equal", "temperature"] = "size"
+    sampling_temperature: float = Field(
+        default=2.0, ge=1, description="'temperature' only: sets weigh by size^(1/T); 1 is by size"
+    )
     chunk_tokens: int = Field(default=8192, ge=16, description="token budget of one forward pass")
     lora: LoRA | None = None
     dtype: DType = "auto"
     gradient_checkpointing: bool = False
     symmetric: bool = False
     mask_false_negatives: bool = True
+    margin: float | None = Field(
+        default=None, ge=0, description="also mask candidates this much more similar than the positive"
+    )
+    matryoshka: tuple[int, ...] = Field(
+        default=(), description="shorter vector lengths that share the loss with the whole vector"
+    )
+    save_steps: tuple[int, ...] = Field(default=(), description="steps whose model is kept as well")
     checkpoint_steps: int = Field(default=100, ge=1)
 
 

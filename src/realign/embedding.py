@@ -160,21 +160,22 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def budget_batches(
-    lengths: Sequence[int], token_budget: int, *, fall: float | None = None
+    lengths: Sequence[int], token_budget: int, *, fall: float | None = None, busy: int = 512
 ) -> Iterator[list[int]]:
     """Indices grouped by length, longest first, each batch at most ``token_budget`` positions.
 
     Args:
         lengths: tokens of each text; one longer than the budget stands alone.
         token_budget: positions in a batch, padding included.
-        fall: end a batch of at least 512 positions, enough to keep a CPU busy, where lengths have
-            fallen by this share; this bounds padding at the price of more batches.
+        fall: end a batch of at least ``busy`` positions where lengths have fallen by this share; this
+            bounds padding at the price of more batches.
+        busy: positions that are enough to keep a CPU busy.
     """
     batch: list[int] = []
     width = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         full = width * (len(batch) + 1) > token_budget
-        loose = fall is not None and lengths[index] < (1 - fall) * width and width * len(batch) >= 512
+        loose = fall is not None and lengths[index] < (1 - fall) * width and width * len(batch) >= busy
         if batch and (full or loose):
             yield batch
             batch = []

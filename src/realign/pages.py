@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from realign import claims as rules
+from realign import paths
 from realign.errors import RealignError
 from realign.writing import EMPTY, markdown, number
 
@@ -43,6 +44,7 @@ def generated_pages(study: Any) -> dict[str, str]:
         "configuration.md": configuration_markdown(study.configuration()),
         "environment.md": environment_markdown(environment()),
         "run_times.md": run_times_markdown(study.provenance()),
+        "sweep.md": sweep_markdown(paths.data() / "sweeps" / "laptop-recipe.csv"),
     }
 
 
@@ -122,6 +124,15 @@ def run_times_markdown(provenance: pd.DataFrame, pages: Mapping[str, float] | No
         rows = [(name, number(seconds, 1)) for name, seconds in pages.items()]
         parts.append(markdown(pd.DataFrame(rows, columns=["chapter", "seconds in this build"])))
     return "\n\n".join(parts) or "Nothing was timed."
+
+
+def sweep_markdown(table: Path) -> str:
+    """Render a recorded sweep over recipes, best mean first, as a Markdown table."""
+    frame = pd.read_csv(table, comment="#", dtype=str, keep_default_na=False)
+    frame = frame.sort_values("mean", key=lambda column: -column.astype(float))
+    dropped = {"seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss", "lora_rank"}
+    shown = frame[[c for c in frame.columns if c not in dropped]].replace("", EMPTY)
+    return markdown(shown.rename(columns=lambda name: name.replace("_", " "))) + "\n"
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

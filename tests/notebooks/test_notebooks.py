@@ -12,11 +12,11 @@ from typing import Any
 import jupytext
 import pytest
 
-from realign import claims, figures, pipeline, tables
+from realign import claims, figures, gains, pipeline, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("rq*.py"))
-WORDS_OF_OURS = {"claims": claims, "figures": figures, "pipeline": pipeline, "tables": tables}
+WORDS_OF_OURS = {"claims": claims, "figures": figures, "gains": gains, "pipeline": pipeline, "tables": tables}
 
 
 def cells(path: Path, kind: str) -> list[Any]:

@@ -99,3 +99,73 @@ def test_a_missing_column_or_an_unreachable_set_is_one_clear_sentence(tmp_path) 
         hub.open_dataset(str(tmp_path / "nothing"), "train")
     with pytest.raises(UsageError, match="unknown training set 'hub:alnli'"):
         pairs.load("hub:alnli")
+
+
+def test_a_set_written_to_a_file_is_read_as_it_was_and_damage_is_one_sentence(tmp_path) -> None:
+    one = pairs.PairSet("mined", "Find it", ["q é", "r"], ["p\n2", "s"], [["n1", "n2"], []])
+    pairs.write(one, tmp_path / "mined.jsonl")
+    assert pairs.load(f"file:{tmp_path}/mined.jsonl", hard_negatives=2) == one
+    assert pairs.load(f"file:{tmp_path}/mined.jsonl", hard_negatives=1).negatives == [["n1"], []]
+    (tmp_path / "bad.jsonl").write_text('{"query": "q"')
+    with pytest.raises(RealignError, match=r"bad\.jsonl cannot be read"):
+        pairs.load(f"file:{tmp_path}/bad.jsonl")
+    (tmp_path / "mixed.jsonl").write_text('{"instruction": "a"}\n{"instruction": "b"}\n')
+    with pytest.raises(RealignError, match="all with the same instruction"):
+        pairs.load(f"file:{tmp_path}/mixed.jsonl")
+    with pytest.raises(RealignError, match="cannot be read"):
+        pairs.load("file:/no/such/file.jsonl")
+
+
+def folder_of(tmp_path, entry: dict, rows: list[dict]) -> str:
+    """A local folder that stands for a repository of the hub: the entry's configuration, files and columns."""
+    home = tmp_path / "repository"
+    pattern = entry.get("files", "train.jsonl").replace("**/", "deep/").replace("*", "_part")
+    place = home / pattern
+    place.parent.mkdir(parents=True)
+    place.write_text("\n".join(map(json.dumps, rows)))
+    if "config" in entry:
+        (home / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: {entry['config']}\n  data_files:\n  - split: {entry['split']}\n"
+            f"    path: {pattern}\n---\n"
+        )
+    return str(home)
+
+
+@pytest.mark.parametrize("name", [n for n, e in pairs.hub_sets().items() if e.get("layout") != "beir"])
+def test_each_hub_set_of_the_table_loads_from_files_of_its_schema(name: str, tmp_path, monkeypatch) -> None:
+    entry = pairs.hub_sets()[name]
+    listed = "files" in entry  # these sets keep lists of texts
+    rows = [
+        {entry["query"]: f"q{i}", entry["positive"]: [f"p{i}"] if listed else f"p{i}"}
+        | {column: [f"n{i}", "m"] if listed else f"n{i}" for column in entry["negatives"]}
+        for i in range(3)
+    ]
+    local = {**entry, "path": folder_of(tmp_path, entry, rows)}
+    monkeypatch.setattr(pairs, "hub_sets", lambda: {name: local})
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = pairs.load(f"hub:{name}", hard_negatives=1)
+    assert (found.queries, found.positives) == (["q0", "q1", "q2"], ["p0", "p1", "p2"])
+    assert found.negatives == ([["n0"], ["n1"], ["n2"]] if entry["negatives"] else [[], [], []])
+    assert found.instruction == entry["instruction"]
+
+
+def test_fever_is_joined_from_the_files_of_a_beir_repository(tmp_path, monkeypatch) -> None:
+    home = tmp_path / "fever"
+    parts = {
+        "queries": [{"_id": "1", "title": "", "text": "claim"}],
+        "corpus": [{"_id": "d", "title": "T", "text": "body"}],
+    }
+    home.mkdir()
+    for part, rows in parts.items():
+        (home / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    configs = "".join(
+        f"- config_name: {part}\n  data_files:\n  - split: {part}\n    path: {part}.jsonl\n" for part in parts
+    )
+    (home / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (tmp_path / "fever-qrels").mkdir()
+    (tmp_path / "fever-qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n1\td\t1\n")
+    entry = {**pairs.hub_sets()["fever"], "path": str(home)}
+    monkeypatch.setattr(pairs, "hub_sets", lambda: {"fever": entry})
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = pairs.load("hub:fever", hard_negatives=3)
+    assert (found.queries, found.positives, found.negatives) == (["claim"], ["T body"], [[]])

@@ -51,7 +51,10 @@ def test_a_part_of_an_epoch_and_a_set_smaller_than_a_batch() -> None:
         plan([make("a", 0)], 8, 1, seed=0)
 
 
-def test_queries_are_shared_by_size_or_equally() -> None:
+def test_queries_are_shared_by_size_or_equally_or_between_the_two_by_temperature() -> None:
+    assert share([400, 100], 30, "temperature", 2.0) == [20, 10]  # square roots
+    assert share([400, 100], 30, "temperature", 1.0) == share([400, 100], 30, "size") == [24, 6]
+    assert share([400, 100], 30, "temperature", 1e9) == share([400, 100], 30, "equal") == [15, 15]
     assert share([300, 100], 40, "size") == [30, 10]
     assert share([300, 100], 40, "equal") == [20, 20]
     assert share([300, 5], 40, "equal") == [20, 5]

@@ -1,67 +1,104 @@
-"""Claims about mined negatives: near, below the margin, never an answer."""
+"""Claims about mined negatives: near, below the margin, never an answer; on real texts through a real model."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from realign.texts.pairs import PairSet
-from realign.training.mining import mine
-
-# cosine to the query's direction, by text
-SCORES = {"q": 1.0, "answer": 0.8, "ANSWER": 0.79, "close": 0.78, "hard": 0.7, "middle": 0.5, "far": 0.1}
-
-
-def encode(texts: list[str], instruction: str | None) -> np.ndarray:
-    cosine = np.array([SCORES[t] for t in texts])
-    return np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1)
+from realign import backbones, cli
+from realign.config import Backbone
+from realign.embedding import query_prefix
+from realign.errors import UsageError
+from realign.texts import pairs
+from realign.texts.splits import normalise
+from realign.training import mining
+from realign.training import model as models
 
 
-def pair_set() -> PairSet:
-    positives = ["answer", "ANSWER", "close", "hard", "middle", "far"]
-    return PairSet("s", "Find", ["q"] + ["far"] * 5, positives, [[] for _ in positives])
+@pytest.fixture(scope="module")
+def miner():
+    encoder, tokenizer = backbones.load(Backbone(source="random:0/llama"), attention="bidirectional")
+    return models.assemble(encoder, tokenizer, 64).eval()
 
 
-def test_negatives_are_the_nearest_below_the_margin_and_never_the_answer() -> None:
-    found, report = mine(pair_set(), encode, n=2)
-    assert found.negatives[0] == ["hard", "middle"]  # 'close' is above 0.95 * 0.8; 'ANSWER' is the answer
-    assert report.queries == 6
-    assert report.smallest_margin > 0
-    assert mine(pair_set(), encode, n=2, relative_margin=0.0)[0].negatives[0] == ["close", "hard"]
-
-
-def test_only_the_first_neighbours_are_looked_at_and_the_report_counts_what_is_missing() -> None:
-    found, report = mine(pair_set(), encode, n=3, first=4)
-    assert found.negatives[0] == ["hard"]
-    assert report.full + report.short + report.none == 6
-    assert report.short >= 1
-
-
-def test_the_block_size_does_not_matter() -> None:
-    rng = np.random.default_rng(0)
-    table = {f"{kind}{i}": rng.normal(size=8) for kind in "qp" for i in range(30)}
-
-    def rows(texts: list[str], instruction: str | None) -> np.ndarray:
-        found = np.stack([table[t] for t in texts])
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-    one = PairSet(
-        "s", "", [f"q{i}" for i in range(30)], [f"p{i}" for i in range(30)], [[] for _ in range(30)]
-    )
-    whole, report = mine(one, rows)
-    assert mine(one, rows, block=7)[0] == whole
-    # brute force
-    for i, negatives in enumerate(whole.negatives):
-        q = rows([f"q{i}"], None)[0]
-        scores = {f"p{j}": float(q @ rows([f"p{j}"], None)[0]) for j in range(30)}
-        own = scores.pop(f"p{i}")
-        ranked = sorted((s, p) for p, s in scores.items() if s <= own - 0.05 * abs(own))[::-1]
-        assert negatives == [p for _, p in ranked[:3]]
-    assert report.mean_margin == pytest.approx(
-        np.mean([table_margin(rows, i, n) for i, row in enumerate(whole.negatives) for n in row])
+@pytest.fixture(scope="module")
+def real() -> pairs.PairSet:
+    """Sixty translated interface messages, one query twice and one answer in another spelling."""
+    one = pairs.load("messages").take(60, 0)
+    doubled = one.rows([*range(60), 0])
+    return pairs.PairSet(
+        one.name,
+        one.instruction,
+        doubled.queries,
+        [*one.positives, f" {one.positives[0].upper()} "],
+        doubled.negatives,
     )
 
 
-def table_margin(rows, i: int, negative: str) -> float:
-    q = rows([f"q{i}"], None)[0]
-    return float(q @ rows([f"p{i}"], None)[0] - q @ rows([negative], None)[0])
+def test_negatives_are_the_nearest_below_the_margin_and_never_an_answer(miner, real) -> None:
+    found, report = mining.mine(real, miner, first=10)
+    prompt = query_prefix(real.instruction)
+    asked = miner.encode(real.queries, prompt=prompt, normalize_embeddings=True)
+    passages = list({normalise(p): p for p in reversed(real.positives)}.values())
+    texts = miner.encode(passages, normalize_embeddings=True)
+    place = {normalise(p): i for i, p in enumerate(passages)}
+    answers: dict[str, set[int]] = {}
+    for query, positive in zip(real.queries, real.positives, strict=True):
+        answers.setdefault(normalise(query), set()).add(place[normalise(positive)])
+    most = max(map(len, answers.values()))
+    margins = []
+    for row, query in enumerate(real.queries):
+        own = answers[normalise(query)]
+        scores = texts @ asked[row]
+        positive = min(scores[list(own)])
+        # the library makes room for as many positives as any query has
+        near = [i for i in np.argsort(-scores)[: 10 + most] if i not in own]
+        expected = [passages[i] for i in near if scores[i] <= positive - 0.05 * abs(positive)][:3]
+        assert {normalise(n) for n in found.negatives[row]} == {normalise(e) for e in expected}
+        margins += [
+            scores[place[normalise(real.positives[row])]] - scores[place[normalise(e)]] for e in expected
+        ]
+    assert report.margins["mean"] == pytest.approx(np.mean(margins), abs=1e-4)
+    assert report.margins["min"] > 0
+
+
+def test_the_report_counts_what_is_missing_and_says_what_was_done(miner, real) -> None:
+    found, report = mining.mine(real, miner, first=10, relative_margin=0.02)
+    counts = [len(row) for row in found.negatives]
+    assert (report.queries, len(found)) == (61, 61)
+    assert report.full == sum(c == 3 for c in counts)
+    assert report.short == sum(0 < c < 3 for c in counts)
+    assert report.none == sum(c == 0 for c in counts)
+    assert report.full < 61  # there is something to say
+    assert "kept" in report.done
+    dropped, again = mining.mine(real, miner, first=10, relative_margin=0.02, short="drop")
+    assert all(len(row) == 3 for row in dropped.negatives)
+    assert len(dropped) == report.full == again.full
+    assert "dropped" in again.done
+
+
+def test_a_wider_margin_gives_easier_negatives(miner, real) -> None:
+    reports = [mining.mine(real, miner, first=60, relative_margin=m)[1] for m in (0.0, 0.05, 0.3)]
+    means = [report.margins["mean"] for report in reports]
+    assert 0 < means[0] < means[1] < means[2]
+    assert mining.mine(real, miner, first=10, relative_margin=1.0)[1].full == 0
+    with pytest.raises(UsageError, match="1 <= n <= first"):
+        mining.mine(real, miner, n=3, first=2)
+
+
+def test_the_command_writes_a_set_that_a_recipe_can_name(miner, tmp_path: Path, monkeypatch, capsys) -> None:
+    miner.save_pretrained(str(tmp_path / "miner"), create_model_card=False)
+    out = tmp_path / "mined.jsonl"
+    words = ["mine", "messages", "-o", str(out), "-m", str(tmp_path / "miner"), "--queries", "20"]
+    monkeypatch.setattr(sys, "argv", ["realign", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    assert '"queries": 20' in capsys.readouterr().out
+    found = pairs.load(f"file:{out}", hard_negatives=3)
+    assert (len(found), found.instruction) == (20, pairs.INSTRUCTIONS["messages"])
+    assert sum(map(len, found.negatives)) > 0
+    assert pairs.load(f"file:{out}", hard_negatives=0).negatives == [[]] * 20

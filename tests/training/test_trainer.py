@@ -19,10 +19,10 @@ import torch
 from realign import hardware
 from realign.config import Backbone, LoRA, Recipe
 from realign.embedding import Embedder, query_prefix
-from realign.errors import RealignError
+from realign.errors import RealignError, UsageError
 from realign.texts import corpus
 from realign.texts.pairs import PairSet
-from realign.training import trainer
+from realign.training import parallel, trainer
 
 BACKBONE = Backbone(source="random:0/llama")
 RECIPE = Recipe(
@@ -65,7 +65,13 @@ def colours(n: int = 48) -> PairSet:
     )
 
 
-def run(out: Path, recipe: Recipe = RECIPE, seed: int = 0, sets: list[PairSet] | None = None, **more) -> Path:
+def run(
+    out: Path,
+    recipe: Recipe = RECIPE,
+    seed: int | trainer.Seeds = 0,
+    sets: list[PairSet] | None = None,
+    **more,
+) -> Path:
     compute = hardware.resolve("cpu", recipe.dtype)
     found = sets if sets is not None else [colours()]
     return trainer.train(
@@ -110,7 +116,8 @@ def test_the_model_card_says_how_it_was_made(trained: Path) -> None:
     card = (trained / "model" / "README.md").read_text()
     facts = json.loads(card.split("```json\n")[1].split("```")[0])
     assert facts["prefixes"] == {"colours": "Instruct: Find it\nQuery:"}
-    assert facts["seeds"] == {"data": 0, "dropout": 10_000, "adapter": 20_000}
+    assert facts["seeds"] == {"data": 0, "dropout": 10_000, "initialisation": 20_000}
+    assert facts["now"]["step"] == facts["steps"] == 24
     assert facts["recipe"]["learning_rate"] == RECIPE.learning_rate
     assert facts["sets"] == {"colours": 48}
     assert {"torch", "transformers"} <= set(facts["versions"])
@@ -178,6 +185,49 @@ def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
     assert after.keys() == before.keys()
 
 
+def test_an_adapter_is_also_kept_by_itself_and_gives_the_vectors_of_the_merged_model(tmp_path) -> None:
+    from realign import backbones
+
+    run(tmp_path, RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2, merge=False)}))
+    alone = Backbone(source=f"adapter:{tmp_path / 'adapter'}", base=BACKBONE)
+    ours = Embedder(*backbones.load(alone, attention="bidirectional"))
+    merged = Embedder.from_directory(tmp_path / "model")
+    untrained = Embedder(*backbones.load(BACKBONE, attention="bidirectional"))
+    texts = ["amber birch is here", "x"]
+    assert np.abs(ours.encode(texts) - merged.encode(texts)).max() < 1e-6
+    assert np.abs(untrained.encode(texts) - merged.encode(texts)).max() > 1e-4
+    assert BACKBONE.source in (tmp_path / "adapter" / "adapter_config.json").read_text()
+
+
+def test_models_of_chosen_steps_are_kept_and_keeping_them_changes_nothing(tmp_path) -> None:
+    recipe = RECIPE.model_copy(update={"lora": LoRA(rank=2, dropout=0.1)})
+    plain = run(tmp_path / "plain", recipe)
+    kept = run(tmp_path / "kept", recipe.model_copy(update={"save_steps": (2, 4)}))
+    name = "model.safetensors"
+    assert (plain / name).read_bytes() == (kept / name).read_bytes()
+    vectors = [
+        Embedder.from_directory(kept.parent / where).encode(["amber birch"])
+        for where in ("step-2", "step-4", "model")
+    ]
+    distances = [float(np.abs(v - vectors[2]).max()) for v in vectors]
+    assert distances[0] > distances[1] > 1e-4
+    assert '"step": 2' in (kept.parent / "step-2" / "README.md").read_text()
+    with pytest.raises(RealignError, match="save_steps: 6 is not a step before the last of this run's 6"):
+        run(tmp_path / "late", RECIPE.model_copy(update={"save_steps": (6,)}))
+
+
+def test_each_seed_decides_its_own_part(tmp_path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 0.34, "lora": LoRA(rank=2, dropout=0.3)})
+    first = trainer.Seeds.of(0)
+    logs = {"": run(tmp_path / "first", recipe, first)}
+    for name in ("data", "dropout", "initialisation"):
+        logs[name] = run(tmp_path / name, recipe, replace(first, **{name: 99}))
+    losses = {name: pd.read_csv(model.parent / "log.csv").loss.tolist() for name, model in logs.items()}
+    assert len({tuple(row) for row in losses.values()}) == 4
+    # LoRA starts as no change, so the first loss depends on neither dropout inside it nor its weights
+    assert losses["dropout"][0] == losses["initialisation"][0] == losses[""][0] != losses["data"][0]
+
+
 def test_training_on_evaluation_texts_is_refused_with_the_count(tmp_path: Path) -> None:
     stolen = corpus.catalogues("eval")[:2]
     leaky = replace(colours(), positives=[*(m.text for m in stolen), *colours().positives[2:]])
@@ -197,8 +247,15 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path, 
         return replace(result, loss=math.nan) if len(calls) == 3 else result
 
     monkeypatch.setattr(trainer, "backward", broken)
-    with pytest.raises(RealignError, match=r"the loss is nan at step 3 of 6 \(set colours"):
+    rows = r"rows \d+, \d+, \d+, \d+ and 4 more"
+    with pytest.raises(RealignError, match=rf"the loss is nan at step 3 of 6 \(set colours, {rows}\)"):
         run(tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_learning_rate_that_blows_the_weights_up_stops_the_run_at_once(tmp_path) -> None:
+    with pytest.raises(RealignError, match=r"(the loss|the gradient norm) is (nan|inf) at step [23] of 6"):
+        run(tmp_path, RECIPE.model_copy(update={"learning_rate": 1e30}))
     assert not (tmp_path / "model").exists()
 
 
@@ -212,6 +269,22 @@ def test_collapsed_embeddings_stop_the_run(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(trainer, "backward", flat)
     with pytest.raises(RealignError, match=r"collapsed at step 2 of 6 \(set colours"):
         run(tmp_path)
+
+
+def test_embeddings_that_collapse_by_themselves_stop_the_run(tmp_path, monkeypatch) -> None:
+    real = trainer.backbones.load
+
+    def flat(*args, **kwargs):
+        """A backbone whose states are about the same vector whatever it reads."""
+        model, tokenizer = real(*args, **kwargs)
+        with torch.no_grad():
+            weight = model.embed_tokens.weight
+            weight.copy_(weight[:1] + 1e-4 * weight)
+        return model, tokenizer
+
+    monkeypatch.setattr(trainer.backbones, "load", flat)
+    with pytest.raises(RealignError, match=r"the embeddings have collapsed at step 2 of 6 \(set colours"):
+        run(tmp_path, RECIPE.model_copy(update={"learning_rate": 1e-8}))
 
 
 def test_norms_and_biases_do_not_decay_and_the_schedule_is_a_cosine() -> None:
@@ -234,3 +307,35 @@ def test_norms_are_kept_out_of_weight_decay(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "__init__", spy)
     run(tmp_path, RECIPE.model_copy(update={"epochs": 0.2}))
     assert sorted(seen, key=lambda g: g[0]) == [(0.0, {1}), (RECIPE.weight_decay, {2})]
+
+
+PAIR = RECIPE.model_copy(update={"queries": 16, "checkpoint_steps": 1})
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    compute = hardware.resolve("cpu", "float32")
+    logs = {}
+    for flag in ("ddp:1", "ddp:2"):
+        out = tmp_path / flag
+        parallel.train(BACKBONE, PAIR, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
+        assert Embedder.from_directory(out / "model").encode(["x"]).shape == (1, 64)
+        logs[flag] = pd.read_csv(out / "log.csv")
+    columns = ["step", "loss", "learning_rate", "grad_norm", "accuracy", "alignment", "uniformity", "tokens"]
+    one, two = (logs[flag][columns] for flag in logs)
+    # the second step's loss is that of weights which the first step's gradients of both processes made
+    pd.testing.assert_frame_equal(one, two, rtol=1e-5, atol=1e-6)
+    assert abs(one.loss[0] - one.loss[1]) > 1e-3
+    ranks = list((tmp_path / "ddp:2" / "work" / "checkpoint-1").glob("rng_state_*.pth"))
+    assert len(ranks) == 2  # there were two
+
+
+def test_the_flag_for_several_processes_is_checked() -> None:
+    assert [parallel.processes(f) for f in ("", "ddp:1", "ddp:4")] == [1, 1, 4]
+    for flag in ("ddp", "ddp:0", "fsdp:2", "4"):
+        with pytest.raises(UsageError, match="must be ddp:N"):
+            parallel.processes(flag)
+    assert parallel.launcher("cuda", 4)[2:6] == [
+        "accelerate.commands.launch", "--multi_gpu", "--num_processes=4", "--num_machines=1",
+    ]  # fmt: skip

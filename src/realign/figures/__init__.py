@@ -14,7 +14,7 @@ from realign.figures.landscape import (
     weight_updates,
 )
 from realign.figures.mechanism import behaviour_and_drift, drift_per_behaviour
-from realign.figures.scores import forest, score_dots, training_curves, tuning_curves
+from realign.figures.scores import forest, score_dots, training_curves, training_details, tuning_curves
 from realign.figures.similarity import (
     before_after,
     correlation_histograms,
@@ -46,6 +46,7 @@ __all__ = [
     "sinks",
     "style",
     "training_curves",
+    "training_details",
     "trajectories",
     "tuning_curves",
     "weight_updates",

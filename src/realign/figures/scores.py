@@ -87,6 +87,20 @@ def training_curves(logs: pd.DataFrame) -> Figure:
 
 
 @styled
+def training_details(logs: pd.DataFrame) -> Figure:
+    """The rest of the step log: schedule, shape of the embedding, speed, padding and memory."""
+    titles = {
+        "learning_rate": "learning rate",
+        "alignment": "alignment (0: pairs coincide)",
+        "uniformity": "uniformity (lower: more spread)",
+        "tokens_per_second": "tokens a second",
+        "padding_share": "padding, share of positions",
+        "memory_gib": "peak memory so far (GiB)",
+    }
+    return _curves(logs, titles, "training step", "no training log", per_row=3)
+
+
+@styled
 def tuning_curves(logs: pd.DataFrame) -> Figure:
     """How the siblings were made: what the tuning of each role logged, step by step."""
     titles = {"reward": "mean reward", "loss": "loss", "entropy": "token entropy (nats)"}
@@ -94,12 +108,17 @@ def tuning_curves(logs: pd.DataFrame) -> Figure:
     return _curves(logs, titles, "tuning step", "these backbones came without a tuning log")
 
 
-def _curves(logs: pd.DataFrame, titles: Mapping[str, str], xlabel: str, nothing: str) -> Figure:
+def _curves(
+    logs: pd.DataFrame, titles: Mapping[str, str], xlabel: str, nothing: str, per_row: int = 4
+) -> Figure:
     columns = [c for c in titles if c in logs and logs[c].notna().any()]
     if not columns:
         return empty(nothing)
-    figure, grid = grid_of(1, len(columns), (max(2.5, 7.8 / len(columns)), 2.5))
-    for axes, column in zip(grid[0], columns, strict=True):
+    wide = min(per_row, len(columns))
+    figure, grid = grid_of(-(-len(columns) // wide), wide, (max(2.5, 7.8 / wide), 2.5))
+    for axes in grid.flat[len(columns) :]:
+        axes.set_axis_off()
+    for axes, column in zip(grid.flat, columns, strict=False):
         for role, mine in logs.dropna(subset=[column]).groupby("role", sort=False):
             steps = mine.groupby("step")[column].agg(value="mean", low="min", high="max").reset_index()
             line(axes, steps, "step", colour(str(role)), str(role))

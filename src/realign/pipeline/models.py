@@ -237,10 +237,10 @@ class Models:
         )
 
         def build(folder: Path) -> dict[str, Any]:
-            from realign.training import trainer
+            from realign.training import parallel
 
             compute = hardware.resolve(self.profile.device, recipe.dtype)
-            trainer.train(
+            parallel.train(
                 self.backbone(model),
                 recipe,
                 seed,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from realign import paths
 from realign.errors import RealignError, UsageError, unknown
 from realign.texts import corpus, hub, overlap, pairs, splits
 from realign.texts.splits import Split, digest
@@ -59,6 +61,9 @@ def sources(name: str) -> dict[str, str]:
         if short not in table:
             raise unknown("training set", name, pairs.names())
         return {name: f"{table[short]['path']}@{table[short].get('revision', 'main')}"}
+    if name.startswith(pairs.FILE):
+        file = paths.resolve(name.removeprefix(pairs.FILE))
+        return {name: hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"}
     if name not in OFFLINE:
         raise unknown("text set", name, [*names(), *pairs.names()])
     own = {"realign.texts": str(corpus.CORPUS_VERSION)}

@@ -6,6 +6,7 @@ Offline sets are made of the ``train`` side of :mod:`realign.texts.corpus` and
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from realign.texts import corpus, hub, worked
 from realign.texts.splits import normalise, sample
 
 PREFIX = "hub:"
+FILE = "file:"
 # Short, because a laptop pays for every token of every query.
 INSTRUCTIONS = {
     "docs": "Find the description of the function",
@@ -55,7 +57,12 @@ class PairSet:
 
     def take(self, n: int | None, seed: int) -> PairSet:
         """Return ``n`` queries drawn by ``seed`` (all, reordered, if None or too many)."""
-        rows = sample(range(len(self)), n, lambda i: f"{self.queries[i]}\x1f{self.positives[i]}", seed)
+        return self.rows(
+            sample(range(len(self)), n, lambda i: f"{self.queries[i]}\x1f{self.positives[i]}", seed)
+        )
+
+    def rows(self, rows: Sequence[int]) -> PairSet:
+        """Return some rows, in the order given."""
         return replace(
             self,
             queries=[self.queries[i] for i in rows],
@@ -77,13 +84,15 @@ def load(name: str, *, hard_negatives: int = 0, cache: Path | None = None) -> Pa
 
     Args:
         name: ``docs`` (summary -> description), ``code`` (summary -> source), ``messages`` (message <->
-            translation, directions alternating), ``problems`` (problem -> worked answer), or a hub set
-            ``hub:...`` of data/training_sets.toml.
+            translation, directions alternating), ``problems`` (problem -> worked answer), a hub set
+            ``hub:...`` of data/training_sets.toml, or ``file:PATH``, what :func:`write` has written.
         hard_negatives: at most how many for each query.
         cache: folder for the parsed function corpus.
     """
     if name.startswith(PREFIX):
         return _hub_set(name, hard_negatives)
+    if name.startswith(FILE):
+        return read(paths.resolve(name.removeprefix(FILE)), hard_negatives)
     if name not in INSTRUCTIONS:
         raise unknown("training set", name, names())
     rows = ROWS[name](cache)
@@ -218,3 +227,29 @@ def from_rows(name: str, entry: dict[str, Any], data: Any, hard_negatives: int) 
     if not queries:
         raise RealignError(f"training set {name} has no usable row")
     return PairSet(name, entry.get("instruction", ""), queries, positives, negatives)
+
+
+def write(one: PairSet, file: Path) -> None:
+    """Write a training set as JSON lines: query, positive, negatives, instruction."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as out:
+        for query, positive, negatives in zip(one.queries, one.positives, one.negatives, strict=True):
+            row = {"query": query, "positive": positive, "negatives": negatives}
+            out.write(json.dumps({**row, "instruction": one.instruction}, ensure_ascii=False) + "\n")
+
+
+def read(file: Path, hard_negatives: int) -> PairSet:
+    """Read what :func:`write` wrote; at most ``hard_negatives`` for each query.
+
+    Raises:
+        RealignError: there is no such file, a line is not such a row, or the instructions differ.
+    """
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RealignError(f"training set {file} cannot be read: {error}") from None
+    instructions = {row.get("instruction", "") for row in rows if isinstance(row, dict)}
+    if len(instructions) > 1 or not all(isinstance(row, dict) for row in rows):
+        raise RealignError(f"training set {file}: every line must be a row, all with the same instruction")
+    entry = {"query": "query", "positive": "positive", "negatives": ["negatives"]}
+    return from_rows(file.stem, {**entry, "instruction": "".join(instructions)}, rows, hard_negatives)

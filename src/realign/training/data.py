@@ -27,20 +27,27 @@ class Plan:
         return len(self.batches)
 
 
-def share(sizes: Sequence[int], queries: int | None, sampling: Literal["size", "equal"]) -> list[int]:
+Sampling = Literal["size", "equal", "temperature"]
+
+
+def share(
+    sizes: Sequence[int], queries: int | None, sampling: Sampling, temperature: float = 2.0
+) -> list[int]:
     """Return how many queries to take of each set.
 
     Args:
         sizes: of the sets.
-        queries: in total; None takes all.
-        sampling: ``size`` in proportion to the sets, ``equal`` the same of each. A set that is too small
-            gives what it has, and the others give no more for it.
+        queries: in total; None takes all of every set, whatever the sampling.
+        sampling: ``size`` in proportion to the sets, ``equal`` the same of each, ``temperature`` in
+            proportion to size^(1/temperature), which lies between the two. A set that is too small gives
+            what it has, and the others give no more for it.
+        temperature: at least 1; 1 is ``size``, and ``equal`` is its limit.
     """
     if queries is None:
         return list(sizes)
-    total = sum(sizes)
-    wanted = [queries * s / total if sampling == "size" else queries / len(sizes) for s in sizes]
-    return [min(round(w), s) for w, s in zip(wanted, sizes, strict=True)]
+    power = {"size": 1.0, "equal": 0.0, "temperature": 1 / temperature}[sampling]
+    weights = [size**power for size in sizes]
+    return [min(round(queries * w / max(sum(weights), 1)), s) for w, s in zip(weights, sizes, strict=True)]
 
 
 def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> Plan:

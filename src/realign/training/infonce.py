@@ -19,8 +19,9 @@ import torch.distributed as dist
 from realign.embedding import budget_batches, mean_pool
 
 Tensor = torch.Tensor
-SHORTER = 0.75
-MIN_POSITIONS = 256
+# A new pass starts where lengths have fallen by this share, once the old one has this many positions.
+FALL = 0.25
+BUSY = 256
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class LossSettings:
     mask_false_negatives: bool = True
     margin: float | None = None
     """Also drop candidates whose cosine exceeds the positive's by more than this."""
+    dimensions: tuple[int, ...] = ()
+    """Leading coordinates that must be good vectors too (Matryoshka, Kusupati et al. 2205.13147)."""
 
 
 def false_negatives(batch: Batch, device: torch.device | str = "cpu") -> Tensor:
@@ -92,6 +95,27 @@ def info_nce(queries: Tensor, candidates: Tensor, same: Tensor, settings: LossSe
     if not settings.symmetric:
         return loss
     return (loss + torch.nn.functional.cross_entropy(scores[:, :size].T, labels)) / 2
+
+
+def nested_info_nce(queries: Tensor, candidates: Tensor, same: Tensor, settings: LossSettings) -> Tensor:
+    """Mean of :func:`info_nce` over the whole vectors and their first ``settings.dimensions`` coordinates.
+
+    Each shortened vector is normalised again. Without dimensions this is :func:`info_nce` itself.
+
+    Raises:
+        ValueError: a dimension is not below the vectors' own.
+    """
+    whole = info_nce(queries, candidates, same, settings)
+    if not settings.dimensions:
+        return whole
+    width = queries.shape[1]
+    if not all(0 < d < width for d in settings.dimensions):
+        raise ValueError(f"matryoshka dimensions {settings.dimensions} must lie between 1 and {width - 1}")
+    losses = [whole]
+    for d in settings.dimensions:
+        short = [torch.nn.functional.normalize(v[:, :d], dim=1) for v in (queries, candidates)]
+        losses.append(info_nce(short[0], short[1], same, settings))
+    return torch.stack(losses).mean()
 
 
 @torch.no_grad()
@@ -147,22 +171,8 @@ class _Replay:
 
 
 def length_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group texts by length for forward passes: at most ``budget`` positions each, little padding.
-
-    A group ends where the next text is a quarter shorter than the group's longest, unless the group is
-    still too small to keep a processor busy.
-    """
-    groups: list[list[int]] = []
-    for batch in budget_batches(lengths, budget):
-        group: list[int] = []
-        for index in batch:
-            width = lengths[group[0]] if group else 0
-            if lengths[index] < SHORTER * width and width * len(group) >= MIN_POSITIONS:
-                groups.append(group)
-                group = []
-            group.append(index)
-        groups.append(group)
-    return groups
+    """Group texts by length for forward passes: at most ``budget`` positions each, little padding."""
+    return list(budget_batches(lengths, budget, fall=FALL, busy=BUSY))
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,10 @@ def backward(
     """
     device = torch.device(device)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    mine = list(range(rank, len(batch.ids), world))
+    if len(batch.ids) < world:
+        raise ValueError(f"{world} processes cannot share a batch of {len(batch.ids)} texts")
+    # every process gets long and short texts alike
+    mine = sorted(range(len(batch.ids)), key=lambda u: (-len(batch.ids[u]), u))[rank::world]
     lengths = [len(batch.ids[u]) for u in mine]
     groups = length_groups(lengths, chunk_tokens)
     chunks = [[mine[i] for i in group] for group in groups]
@@ -243,7 +256,7 @@ def backward(
     vectors = _gather(local, order, len(batch.ids), world).requires_grad_()
     same = false_negatives(batch, device)
     queries, candidates = vectors[batch.queries], vectors[batch.candidates]
-    loss = info_nce(queries, candidates, same, settings)
+    loss = nested_info_nce(queries, candidates, same, settings)
     (gradient,) = torch.autograd.grad(loss, vectors)
     gradient = gradient[order] * world
     if graph is not None:
@@ -277,7 +290,7 @@ def _gather(local: Tensor, order: Tensor, total: int, world: int) -> Tensor:
     if world == 1:
         vectors[order] = local
         return vectors
-    # process r holds texts r, r + world, ...: pad to the longest share, gather, and undo both
+    # shares differ by at most one text: pad to the longest, gather, and undo both
     longest = -(-total // world)
     rows = local.new_zeros((longest, local.shape[1]))
     places = order.new_full((longest,), -1)

@@ -1,17 +1,25 @@
-"""Hard negatives from any embedding model, positive-aware as in the paper's recipe (paper.md)."""
+"""Hard negatives from any embedding model, positive-aware as in the paper's recipe (paper.md).
+
+The search is sentence-transformers' ``mine_hard_negatives``. What is ours: texts count as equal after
+:func:`realign.texts.splits.normalise`, and the report of what was found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from realign.embedding import query_prefix
+from realign.errors import UsageError
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise
 
-Encode = Callable[[list[str], str | None], np.ndarray]
-"""(texts, instruction or None) -> (n, d) rows of length 1, as :meth:`realign.embedding.Embedder.encode`."""
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Short = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)
@@ -22,81 +30,107 @@ class MiningReport:
     full: int
     """Queries that got all the negatives asked for."""
     short: int
-    """Queries that got fewer; they are kept, and train with in-batch negatives besides."""
+    """Queries that got fewer, but some."""
     none: int
-    above_margin: int
-    """Candidates among the first that were left out because they score too close to the positive."""
-    mean_margin: float
-    """Mean of positive score minus negative score over the negatives taken; NaN if there is none."""
-    smallest_margin: float
+    done: str
+    """What was done with the queries that are not full."""
+    margins: dict[str, float]
+    """Positive minus negative score over all negatives: mean, min, quartiles, max; empty if there is none."""
+    positive_mean: float
+    """Mean score of the positives that got a negative; NaN if there is none."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
 
 
 def mine(
     pairs: PairSet,
-    encode: Encode,
+    model: SentenceTransformer,
     *,
     n: int = 3,
     first: int = 100,
     relative_margin: float = 0.05,
-    block: int = 1024,
+    short: Short = "keep",
+    batch_size: int = 32,
 ) -> tuple[PairSet, MiningReport]:
     """Replace the negatives of a set by its own passages that a model finds nearest.
 
-    For each query the ``first`` nearest passages are looked at, best first; taken are the first ``n`` that
-    score at most ``(1 - relative_margin)`` times the query's positive (for a positive that scores below 0:
-    at most the positive minus that share of its size). Passages that equal any positive of the same query
-    text are never taken.
+    Of the ``first`` nearest passages (the query's positives besides), the ``n`` best are taken that
+    score at least ``relative_margin`` times the size of the positive's score below it; of a query with
+    several positives the lowest-scoring one counts.
 
     Args:
         pairs: the set; its positives are the passages searched.
-        encode: the miner.
+        model: the miner, any model that sentence-transformers opens; queries are read with the set's
+            instruction as in training.
         n: negatives a query.
         first: how many neighbours are looked at, as in the paper.
-        relative_margin: 0.05 in the paper.
-        block: queries scored at a time; memory is ``block`` x passages float32.
+        relative_margin: 0.05 in the paper: a negative scores at most 95% of the positive.
+        short: a query with fewer than ``n`` negatives is kept with what it got (and trains with in-batch
+            negatives besides), or dropped.
+        batch_size: texts encoded at a time.
 
     Returns:
         The set with mined negatives, and a report.
+
+    Raises:
+        UsageError: the set is empty or ``first`` is below ``n``.
     """
-    passages = list(dict.fromkeys(pairs.positives))
-    place = {text: i for i, text in enumerate(passages)}
-    keys = [normalise(p) for p in passages]
-    answers: dict[str, set[str]] = {}
-    for query, positive in zip(pairs.queries, pairs.positives, strict=True):
-        answers.setdefault(normalise(query), set()).add(normalise(positive))
-    documents = encode(passages, None)
-    found: list[list[str]] = []
-    margins: list[float] = []
-    skipped = 0
-    for start in range(0, len(pairs), block):
-        queries = pairs.queries[start : start + block]
-        scores = encode(queries, pairs.instruction or None) @ documents.T
-        nearest = np.argsort(-scores, axis=1, kind="stable")[:, :first]
-        for row, query in enumerate(queries):
-            own = float(scores[row, place[pairs.positives[start + row]]])
-            limit = own - relative_margin * abs(own)
-            taken: list[str] = []
-            seen = set(answers[normalise(query)])
-            for column in nearest[row]:
-                if len(taken) == n:
-                    break
-                if keys[column] in seen:
-                    continue
-                if scores[row, column] > limit:
-                    skipped += 1
-                    continue
-                seen.add(keys[column])
-                taken.append(passages[column])
-                margins.append(own - float(scores[row, column]))
-            found.append(taken)
-    counts = [len(taken) for taken in found]
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    if not len(pairs) or not 1 <= n <= first:
+        raise UsageError(f"mining needs at least one query and 1 <= n <= first, not n={n}, first={first}")
+    # The library compares texts byte by byte: let one spelling stand for all that count as equal.
+    spelling: dict[str, str] = {}
+    asked = [spelling.setdefault(f"q {normalise(q)}", q) for q in pairs.queries]
+    answers = [spelling.setdefault(f"p {normalise(p)}", p) for p in pairs.positives]
+    keys = list(zip(asked, answers, strict=True))
+    once = list(dict.fromkeys(keys))
+    found = mine_hard_negatives(
+        Dataset.from_dict({"query": [q for q, _ in once], "positive": [p for _, p in once]}),
+        model,
+        "query",
+        "positive",
+        range_max=first,
+        relative_margin=relative_margin,
+        num_negatives=n,
+        sampling_strategy="top",
+        query_prompt=query_prefix(pairs.instruction) if pairs.instruction else None,
+        output_format="labeled-list",  # unlike n-tuple it keeps queries with fewer than n
+        output_scores=True,
+        batch_size=batch_size,
+        verbose=False,
+    )
+    negatives: dict[tuple[str, str], list[str]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
+    for row in found:
+        key = (row["query"], row["positive"][0])
+        negatives[key], scores[key] = row["positive"][1:], row["scores"]
+    rows = [negatives.get(key, []) for key in keys]
+    margins = np.array([scores[key][0] - s for key in keys if key in scores for s in scores[key][1:]])
+    positive = [scores[key][0] for key in keys if key in scores]
+    counts = [len(row) for row in rows]
+    missing = sum(count < n for count in counts)
     report = MiningReport(
         queries=len(pairs),
-        full=sum(c == n for c in counts),
-        short=sum(0 < c < n for c in counts),
-        none=sum(c == 0 for c in counts),
-        above_margin=skipped,
-        mean_margin=float(np.mean(margins)) if margins else float("nan"),
-        smallest_margin=min(margins, default=float("nan")),
+        full=len(pairs) - missing,
+        short=sum(0 < count < n for count in counts),
+        none=sum(count == 0 for count in counts),
+        done={
+            "keep": "kept with the negatives they got; in-batch negatives do the rest",
+            "drop": "dropped from the set",
+        }[short],
+        margins=_summary(margins),
+        positive_mean=float(np.mean(positive)) if positive else float("nan"),
     )
-    return replace(pairs, negatives=found), report
+    mined = replace(pairs, negatives=rows)
+    return mined.rows([i for i, c in enumerate(counts) if c == n or short == "keep"]), report
+
+
+def _summary(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    places = {"min": 0, "25%": 25, "50%": 50, "75%": 75, "max": 100}
+    return {"mean": float(values.mean())} | {k: float(np.percentile(values, q)) for k, q in places.items()}

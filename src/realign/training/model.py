@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -73,10 +76,56 @@ class TokenStates:
         return SimpleNamespace(last_hidden_state=self.wrapped(features)["token_embeddings"])
 
 
+@contextmanager
+def merged(transformer: Any) -> Iterator[None]:
+    """Let a Transformer module hold a plain model, its adapter (if any) merged, while this context lasts.
+
+    The merged model is a copy: taking an adapter out again would leave rounding in the weights.
+    """
+    wrapped = transformer.model
+    if not hasattr(wrapped, "merge_adapter"):
+        yield
+        return
+    plain = copy.deepcopy(wrapped).merge_and_unload()
+    transformer.model = plain
+    try:
+        yield
+    finally:
+        transformer.model = wrapped
+
+
+def save_adapter(model: Any, folder: Path, backbone: Backbone) -> None:
+    """Write a LoRA adapter by itself, so that it loads as ``adapter:FOLDER`` with the backbone as base.
+
+    Its names are those of the model with its language-model head, as :func:`realign.backbones.load`
+    expects; the base is named by its source, never by a path of this machine.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    prefix = "base_model.model."
+    inner = f"{prefix}{model.get_base_model().base_model_prefix}."
+    tensors = {
+        inner + name.removeprefix(prefix): value.detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(model).items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = copy.deepcopy(model.peft_config["default"])
+    config.base_model_name_or_path = backbone.source
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
 def save(
     model: SentenceTransformer, folder: Path, *, backbone: Backbone, recipe: Recipe, facts: dict[str, Any]
 ) -> None:
-    """Write the model with a model card; it opens with plain ``SentenceTransformer(folder)``."""
+    """Write the model with a model card; it opens with plain ``SentenceTransformer(folder)``.
+
+    The model may be in the middle of training: its mode and its cache setting are as before afterwards.
+    """
+    config = cast(Any, model[0]).model.config
+    config.use_cache = True
     model.model_card_data.generate_widget_examples = False
     model.save_pretrained(str(folder), create_model_card=False)
     # sentence-transformers keeps the longest sequence in the tokeniser's file only; say it here as well,
@@ -85,6 +134,7 @@ def save(
     found = json.loads(settings.read_text(encoding="utf-8"))
     settings.write_text(json.dumps({**found, "max_seq_length": model.max_seq_length}, indent=2), "utf-8")
     (folder / "README.md").write_text(card(backbone, recipe, facts), encoding="utf-8")
+    config.use_cache = False
 
 
 def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:

@@ -6,8 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,10 +36,24 @@ LOG_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of a run: what is drawn in which order, dropout masks, and new (adapter) weights."""
+
+    data: int
+    dropout: int
+    initialisation: int
+
+    @classmethod
+    def of(cls, seed: int) -> Seeds:
+        """Make the three from the one number that names a run."""
+        return cls(seed, 10_000 + seed, 20_000 + seed)
+
+
 def train(
     backbone: Backbone,
     recipe: Recipe,
-    seed: int,
+    seed: int | Seeds,
     out: Path,
     *,
     local: Path | None,
@@ -49,16 +64,18 @@ def train(
 ) -> Path:
     """Train an embedding model and write it to ``out``.
 
-    Writes ``out/model`` (a sentence-transformers directory with a model card) and ``out/log.csv`` (one
-    row a step, :data:`LOG_COLUMNS`). Checkpoints lie in ``work``; the same call after an interruption
-    goes on from the last complete one and, on a CPU, ends with the same bits.
+    Writes ``out/model`` (a sentence-transformers directory with a model card), ``out/step-N`` (the same
+    after each step N of ``recipe.save_steps``) and ``out/log.csv`` (one row a step,
+    :data:`LOG_COLUMNS`); with LoRA and ``merge = false`` also ``out/adapter``, which loads as
+    ``adapter:DIR`` on the backbone. Checkpoints lie in ``work``; the same call after an interruption goes
+    on from the last complete one and, on a CPU, ends with the same bits.
 
     Args:
         backbone: what to start from.
         recipe: how to train. Under several processes (``accelerate launch``) ``batch_size`` is that of all
             of them together.
-        seed: of the run; data order, dropout and adapter initialisation have their own, made from it
-            and recorded in the model card.
+        seed: of the run; data order, dropout and initialisation have their own (:class:`Seeds`), made
+            from it or given one by one, and recorded in the model card.
         out: where to write; made if it is not there.
         local: directory of the materialised root base (None finds or makes it).
         compute: device, and the dtype of activations (weights and optimiser are float32).
@@ -71,10 +88,15 @@ def train(
         RealignError: training and evaluation texts overlap, the loss is not finite, or the vectors
             collapse; names the step and the set.
     """
-    seeds = {"data": seed, "dropout": 10_000 + seed, "adapter": 20_000 + seed}
-    sets = list(sets) if sets is not None else load_sets(recipe, seeds["data"])
+    seeds = seed if isinstance(seed, Seeds) else Seeds.of(seed)
+    sets = list(sets) if sets is not None else load_sets(recipe, seeds.data)
     overlap.check((t for one in sets for t in one.texts()), [*evaluation_texts(recipe), *forbidden])
-    batches = plan(sets, recipe.batch_size, recipe.epochs, seeds["data"])
+    batches = plan(sets, recipe.batch_size, recipe.epochs, seeds.data)
+    late = [step for step in recipe.save_steps if not 0 < step < len(batches)]
+    if late:
+        raise RealignError(
+            f"save_steps: {late[0]} is not a step before the last of this run's {len(batches)}"
+        )
     encoder, tokenizer = backbones.load(
         backbone, attention=recipe.attention, device=compute.device, local=local
     )
@@ -85,7 +107,7 @@ def train(
     model = models.assemble(encoder, tokenizer, longest)
     transformer = cast(Any, model[0])
     if recipe.lora is not None:
-        torch.manual_seed(seeds["adapter"])
+        torch.manual_seed(seeds.initialisation)
         transformer.model = _with_adapter(encoder, recipe)
     data = Tokenized(
         sets,
@@ -94,47 +116,70 @@ def train(
         max_passage_tokens=recipe.max_passage_tokens,
         instructions=recipe.instructions,
     )
-    trainer = _trainer_class()(
-        model, recipe, data, batches, compute, work, seeds["dropout"], embedding.pad_token_id(tokenizer)
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    out.mkdir(parents=True, exist_ok=True)
-    rows = [row for row in trainer.state.log_history if "accuracy" in row]
-    pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(out / "log.csv", index=False)
-    if recipe.lora is not None:
-        transformer.model = transformer.model.merge_and_unload()
-    transformer.model.config.use_cache = True
     facts = {
-        "seeds": seeds,
+        "seeds": asdict(seeds),
         "sets": {one.name: len(one) for one in sets},
         "steps": len(batches),
         "prefixes": data.prefixes(),
         "device": str(compute.device),
         "dtype": str(compute.dtype),
-        "final": {k: rows[-1][k] for k in ("loss", "accuracy")},
     }
-    if trainer.is_world_process_zero():
-        models.save(model.eval(), out / "model", backbone=backbone, recipe=recipe, facts=facts)
+
+    def save(folder: Path, rows: list[dict[str, Any]]) -> None:
+        now = {"step": len(rows), **{k: rows[-1][k] for k in ("loss", "accuracy")}}
+        with models.merged(transformer):
+            models.save(model, folder, backbone=backbone, recipe=recipe, facts={**facts, "now": now})
+
+    trainer = _trainer_class()(
+        model,
+        recipe,
+        data,
+        batches,
+        compute,
+        work,
+        seeds.dropout,
+        embedding.pad_token_id(tokenizer),
+        # (out may be another folder when an interrupted run goes on)
+        lambda step, rows: save(work / f"step-{step}", rows),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    if not trainer.is_world_process_zero():
+        return out / "model"
+    out.mkdir(parents=True, exist_ok=True)
+    rows = logged(trainer.state.log_history)
+    pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(out / "log.csv", index=False)
+    if recipe.lora is not None and not recipe.lora.merge:
+        models.save_adapter(transformer.model, out / "adapter", backbone)
+    for step in recipe.save_steps:
+        shutil.move(work / f"step-{step}", out / f"step-{step}")
+    save(out / "model", rows)
     return out / "model"
 
 
 def load_sets(recipe: Recipe, seed: int) -> list[pairs.PairSet]:
     """Load the training sets of a recipe and draw its number of queries from them."""
     whole = [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data]
-    counts = share([len(one) for one in whole], recipe.queries, recipe.sampling)
+    sizes = [len(one) for one in whole]
+    counts = share(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
     return [one.take(n, seed) for one, n in zip(whole, counts, strict=True)]
 
 
 def evaluation_texts(recipe: Recipe) -> list[str]:
-    """Return every text on the evaluation side of the offline sets that a recipe trains on."""
+    """Return every text on the evaluation side of the offline sets that a recipe trains on.
+
+    A set from a file may have been made of any of them, so it is held against all.
+    """
+    names = set(recipe.data)
+    if any(name.startswith(pairs.FILE) for name in names):
+        names |= set(pairs.INSTRUCTIONS)
     found: list[str] = []
-    if {"docs", "code"} & set(recipe.data):
+    if {"docs", "code"} & names:
         for f in corpus.functions("eval"):
             found += [f.summary, f.description, f.source[: pairs.SOURCE_CHARACTERS]]
-    if "messages" in recipe.data:
+    if "messages" in names:
         for m in corpus.catalogues("eval"):
             found += [m.text, *m.translations.values()]
-    if "problems" in recipe.data:
+    if "problems" in names:
         for p in problems("eval"):
             found += [p.text, p.answer]
     return [text for text in found if text]
@@ -149,6 +194,11 @@ def _with_adapter(encoder: Any, recipe: Recipe) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
     )
     return get_peft_model(encoder, config)
+
+
+def logged(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of a trainer's history that are optimiser steps."""
+    return [row for row in history if "accuracy" in row]
 
 
 def last_checkpoint(work: Path) -> str | None:
@@ -208,6 +258,7 @@ def _trainer_class() -> Any:
             work: Path,
             seed: int,
             pad_id: int,
+            keep: Callable[[int, list[dict[str, Any]]], None],
         ) -> None:
             steps = len(batches)
             args = SentenceTransformerTrainingArguments(
@@ -237,8 +288,13 @@ def _trainer_class() -> Any:
             self.compute = compute
             self.pad_id = pad_id
             self.loss_settings = LossSettings(
-                recipe.temperature, recipe.symmetric, recipe.mask_false_negatives
+                recipe.temperature,
+                recipe.symmetric,
+                recipe.mask_false_negatives,
+                recipe.margin,
+                recipe.matryoshka,
             )
+            self.keep = keep
             self.extra: dict[str, Any] = {}
             self.bar = progress.bar(steps, "training", "step")
 
@@ -281,7 +337,7 @@ def _trainer_class() -> Any:
                 distributed=self.args.world_size > 1,
             )
             step = self.state.global_step + 1
-            where = f"step {step} of {self.state.max_steps} (set {inputs.name}, seed {self.args.seed})"
+            where = self.place(step)
             if not math.isfinite(result.loss):
                 raise RealignError(
                     f"the loss is {result.loss} at {where}: lower the learning rate or use float32"
@@ -295,25 +351,38 @@ def _trainer_class() -> Any:
             self.extra = {
                 **result.statistics,
                 "set": inputs.name,
-                "tokens": result.tokens,
-                "tokens_per_second": result.tokens / seconds,
+                "tokens": inputs.tokens,  # of all processes
+                "tokens_per_second": inputs.tokens / seconds,
                 "padding_share": 1 - result.tokens * result.passes / result.padded_tokens,
                 "chunks": result.chunks,
                 "memory_gib": _peak_memory(self.args.device),
             }
             return torch.tensor(result.loss, device=self.args.device)
 
+        def place(self, step: int) -> str:
+            """Name a step and its batch."""
+            index, rows = self.items.batches.batches[step - 1]
+            batch = f"set {self.items.data.sets[index].name}, rows {', '.join(map(str, rows[:4]))}"
+            more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+            return f"step {step} of {self.state.max_steps} ({batch}{more})"
+
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "loss" in logs:
                 if not math.isfinite(logs.get("grad_norm", 0.0)):
                     raise RealignError(
-                        f"the gradient norm is {logs['grad_norm']} at step {self.state.global_step}: "
+                        f"the gradient norm is {logs['grad_norm']} at {self.place(self.state.global_step)}: "
                         "lower the learning rate or use float32"
                     )
                 logs = {**logs, **self.extra}
                 self.bar.update(self.state.global_step - self.bar.n)
                 self.bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{self.extra['accuracy']:.2f}")
             self.state.log_history.append({**logs, "step": self.state.global_step})
+            if (
+                "loss" in logs
+                and self.state.global_step in self.recipe.save_steps
+                and self.is_world_process_zero()
+            ):
+                self.keep(self.state.global_step, logged(self.state.log_history))
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             folder = Path(output_dir or str(self.args.output_dir))
