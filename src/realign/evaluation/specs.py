@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+BM25_TYPES = ("Retrieval", "Reranking")
+"""Task types that BM25 is run on."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,37 @@ def example(data: Columns | Corpus) -> tuple[str, str]:
     columns = next(iter(data.subsets.values()))["test"]
     keys = ("sentence1", "sentence2") if "sentence1" in columns else tuple(columns)[:2]
     return str(columns[keys[0]][0]), str(columns[keys[1]][0])
+
+
+def aligned(queries: Sequence[str], documents: Sequence[str]) -> Corpus:
+    """Make a corpus in which document i alone answers query i; further documents answer none."""
+    return Corpus(
+        queries={f"q{i}": text for i, text in enumerate(queries)},
+        documents={f"d{i}": text for i, text in enumerate(documents)},
+        relevant={f"q{i}": {f"d{i}": 1} for i in range(len(queries))},
+    )
+
+
+def labelled(train: Iterable[tuple[str, Any]], test: Iterable[tuple[str, Any]]) -> Columns:
+    """Make the columns of a classification task from (text, label) rows."""
+    splits = {"train": list(train), "test": list(test)}
+    return Columns(
+        {"default": {s: {"text": [t for t, _ in r], "label": [x for _, x in r]} for s, r in splits.items()}}
+    )
+
+
+def grouped(rows: Iterable[tuple[str, str]]) -> Columns:
+    """Make the columns of a clustering task from (text, group) rows."""
+    texts, groups = zip(*rows, strict=True)
+    return Columns({"default": {"test": {"sentences": list(texts), "labels": list(groups)}}})
+
+
+def parallel(subsets: Mapping[str, Iterable[tuple[str, str]]]) -> Columns:
+    """Make the columns of a bitext task from (text, translation) rows by subset."""
+    columns = {name: list(zip(*rows, strict=True)) for name, rows in subsets.items()}
+    return Columns(
+        {n: {"test": {"sentence1": list(a), "sentence2": list(b)}} for n, (a, b) in columns.items()}
+    )
 
 
 def order_key(*parts: str) -> str:
