@@ -28,6 +28,8 @@ LANGUAGES = {
 }
 BITEXT = ("de", "fr", "es", "pt", "it", "tr", "ru", "ja")
 MIXED = ("en", "de", "fr", "es", "it", "nl")
+KINDS = ("territory", "language", "currency", "script", "unit")
+OFFICIAL = ("ar", "en", "es", "fr", "pt")
 
 
 @cache
@@ -74,13 +76,12 @@ def official_languages() -> Mapping[str, list[str]]:
     """Official languages of each territory, among those that are official in many."""
     from babel.core import get_global
 
-    wanted = {"en", "fr", "es", "ar", "pt"}
     found: dict[str, list[str]] = {}
     for territory, languages in get_global("territory_languages").items():
         official = sorted(
             code
             for code, facts in languages.items()
-            if facts["official_status"] in ("official", "de_facto_official") and code in wanted
+            if facts["official_status"] in ("official", "de_facto_official") and code in OFFICIAL
         )
         if official and territory in names("en", "territory"):
             found[territory] = official
@@ -140,7 +141,7 @@ def _balanced(rows: list[tuple[str, int]], train: int, test: int, salt: str) -> 
 def kind_classification(n: int) -> Columns:
     """What does a name name: a place, a language, a currency, a script or a unit (``n`` tests each)."""
     rows = []
-    for label, kind in enumerate(("territory", "language", "currency", "script", "unit")):
+    for label, kind in enumerate(KINDS):
         rows += [(_in_some_language(code, kind, "kind"), label) for code in names("en", kind)]
     return _balanced(rows, train=min(n, 10), test=n, salt="kind")
 
@@ -162,9 +163,8 @@ def language_classification(n: int) -> Columns:
 def official_multilabel(n: int) -> Columns:
     """Official languages of a place, from its English name."""
     gold = official_languages()
-    order = sorted({language for values in gold.values() for language in values})
     rows = [
-        (names("en", "territory")[code], [order.index(language) for language in gold[code]])
+        (names("en", "territory")[code], [OFFICIAL.index(language) for language in gold[code]])
         for code in sample(gold, 2 * n, key=str, salt="official")
     ]
     return labelled(rows[1::2], rows[::2])
@@ -228,6 +228,7 @@ SPECS = (
         domains=("Encyclopaedic", "Written"),
         subtypes=("Topic classification",),
         packages=("babel",),
+        labels=KINDS,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
     TaskSpec(
@@ -246,6 +247,7 @@ SPECS = (
         domains=("Encyclopaedic", "Written"),
         subtypes=("Language identification",),
         packages=("babel",),
+        labels=MIXED,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
     TaskSpec(
@@ -262,6 +264,7 @@ SPECS = (
         license=LICENSE,
         domains=("Encyclopaedic", "Written"),
         packages=("babel",),
+        labels=OFFICIAL,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
     TaskSpec(

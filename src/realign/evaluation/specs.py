@@ -45,7 +45,8 @@ class TaskSpec:
     """One laptop task.
 
     ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are the sizes of the two suites.
-    ``gold`` says why the labels are right, ``weakness`` what the task cannot show.
+    ``gold`` says why the labels are right, ``weakness`` what the task cannot show; ``labels`` names what
+    a classification task's numbers stand for.
     """
 
     name: str
@@ -63,6 +64,7 @@ class TaskSpec:
     domains: tuple[str, ...] = ("Written",)
     subtypes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def data(self, n: int) -> Columns | Corpus:
@@ -91,14 +93,17 @@ def texts(data: Columns | Corpus) -> list[str]:
     return [value for column in columns for value in column if isinstance(value, str)]
 
 
-def example(data: Columns | Corpus) -> tuple[str, str]:
+def example(data: Columns | Corpus, labels: Sequence[str] = ()) -> tuple[str, str]:
     """Return one example of a task: a query with its relevant document, a pair, or a text with its label."""
     if isinstance(data, Corpus):
         query, grades = next(iter(data.relevant.items()))
         return data.queries[query], data.documents[next(iter(grades))]
     columns = next(iter(data.subsets.values()))["test"]
     keys = ("sentence1", "sentence2") if "sentence1" in columns else tuple(columns)[:2]
-    return str(columns[keys[0]][0]), str(columns[keys[1]][0])
+    gold = columns[keys[1]][0]
+    if labels:
+        gold = ", ".join(labels[i] for i in (gold if isinstance(gold, list) else [gold]))
+    return str(columns[keys[0]][0]), str(gold)
 
 
 def aligned(queries: Sequence[str], documents: Sequence[str]) -> Corpus:

@@ -81,7 +81,7 @@ def describe(name: str) -> list[dict[str, str]]:
     """One row for each task of a laptop or smoke suite, for the methods page (builds the data)."""
     rows = []
     for spec, n in specs(name):
-        left, right = specs_module.example(spec.data(n))
+        left, right = specs_module.example(spec.data(n), spec.labels)
         rows.append(
             {
                 "task": spec.name,
