@@ -166,6 +166,23 @@ def mechanism() -> dict[str, Any]:
     }
 
 
+def reading() -> pd.DataFrame:
+    """What two tasks read, for two seeds of base and one backbone."""
+    rows = []
+    for model, role, seed in (
+        ("untrained", "base", -1),
+        ("emb", "base", 1),
+        ("emb", "base", 0),
+        ("emb", "sft", 0),
+    ):
+        for task, cut in (("A", 5), ("B", 0)):
+            counts = {"texts": 20, "tokens": 300, "truncated": cut, "empty": 0, "dtype": "bfloat16"}
+            times = {"seconds": 2.0 + seed, "encode_seconds": 1.5 + seed}
+            place = {"model": model, "role": role, "seed": seed, "suite": "smoke", "task": task}
+            rows.append({**place, "instruction": f"Do {task}", **counts, **times})
+    return pd.DataFrame(rows)
+
+
 def study(**changes: Any) -> SimpleNamespace:
     """A study in which RLVR keeps the geometry, changes neighbours, and SFT moves more."""
     steps = {"reason": (4, 16, 36), "sft": (36,)}
@@ -200,8 +217,9 @@ def study(**changes: Any) -> SimpleNamespace:
     pairs = {("base", "reason"): FakeReport(0.97), ("base", "sft"): FakeReport(0.7)}
     after = {("base", "reason"): FakeReport(0.95), ("base", "sft"): FakeReport(0.85)}
     facts = {
-        "profile": SimpleNamespace(name="laptop", margin=1.0),
+        "profile": SimpleNamespace(name="laptop", margin=1.0, suites=("smoke",)),
         "scores": scores,
+        "reading": reading,
         "training_logs": lambda: logs,
         "comparisons": lambda kind: pairs if kind == "backbone" else after,
         "noise_ceiling": lambda: FakeReport(0.99),

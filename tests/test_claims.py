@@ -11,6 +11,7 @@ from book_frames import FakeReport, study
 
 from realign import claims, pages
 from realign.errors import UsageError
+from realign.evaluation import suites
 
 
 def verdict(name: str, **changes: Any) -> str:
@@ -166,7 +167,17 @@ def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -
 def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
     made = pages.generated_pages(study())
     assert set(made) == {
-        f"{n}.md" for n in ("verdicts", "criteria", "configuration", "environment", "run_times", "sweep")
+        f"{n}.md"
+        for n in (
+            "verdicts",
+            "criteria",
+            "configuration",
+            "environment",
+            "run_times",
+            "sweep",
+            "tasks",
+            "reading",
+        )
     }
     assert made["verdicts.md"].count("](chapters/rq") == 7
     assert "| `hrsa.k` | `5, 10` |" in made["configuration.md"]
@@ -175,6 +186,21 @@ def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() 
     means = [float(row.split("|")[-2]) for row in made["sweep.md"].strip().splitlines()[2:]]
     assert means == sorted(means, reverse=True)
     assert "| untrained | – |" in made["sweep.md"]
+    assert "| A | Do A | 20 | 25 | 0 | 300 |" in made["reading.md"]
+
+
+def test_the_methods_page_describes_every_task_with_an_example_of_today() -> None:
+    made = pages.tasks_markdown(["smoke", "MTEB(Code, v1)"])
+    for row in suites.describe("smoke"):
+        assert f"**{row['task']}**" in made
+        assert f"| example | ` {row['example']} ` |" in made
+        for fact in ("source", "gold", "weakness", "metric"):
+            assert row[fact] in made
+    assert "data from the hub" in made
+
+
+def test_an_example_cannot_end_its_own_code_span() -> None:
+    assert pages._quoted("a `b`\n``c``") == "``` a `b` ``c`` ```"
 
 
 def test_smoke_verdicts_carry_a_warning() -> None:

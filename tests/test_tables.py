@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from realign import stats as realign_stats
 from realign import tables
 from realign.writing import markdown, show
 
@@ -34,15 +35,61 @@ def test_suite_delta_equals_the_mean_by_hand() -> None:
     row = frame.loc[("sft", "laptop-code")]
     assert row["delta"] == pytest.approx(np.mean(by_hand))
     assert row["sd"] == pytest.approx(np.std(by_hand, ddof=1))
-    low, high = stats.t.interval(0.90, 2, loc=np.mean(by_hand), scale=stats.sem(by_hand))
+
+
+def test_interval_of_a_suite_is_for_new_tasks_and_new_seeds_and_of_a_task_for_new_seeds() -> None:
+    scores = book_frames.scores(noise=0.5)
+    arms = scores[(scores["model"] == "emb") & (scores["suite"] == "laptop-code")]
+    expected = realign_stats.paired(arms, "base", "sft", margin=1.0)
+    row = tables.deltas(scores, by="suite").set_index(["role", "suite"]).loc[("sft", "laptop-code")]
+    assert (row["low"], row["high"]) == pytest.approx((expected.low90, expected.high90))
+    one = arms[arms["task"] == "laptop-code-task0"].pivot(index="seed", columns="role", values="score")
+    change = one["sft"] - one["base"]
+    low, high = stats.t.interval(0.90, 2, loc=change.mean(), scale=stats.sem(change))
+    row = tables.deltas(scores, by="task").set_index(["role", "task"]).loc[("sft", "laptop-code-task0")]
     assert (row["low"], row["high"]) == pytest.approx((low, high))
 
 
-def test_interval_covers_the_mean_at_its_level() -> None:
-    rng = np.random.default_rng(0)
-    spans = [tables.t_interval(rng.normal(0.3, 1, 3), 0.90) for _ in range(4000)]
-    coverage = np.mean([low <= 0.3 <= high for low, high in spans])
-    assert 0.885 < coverage < 0.915
+def test_equivalence_is_shown_only_inside_the_margin_and_never_from_one_seed() -> None:
+    near = tables.equivalence(book_frames.scores(reason=0.1, sft=-2.0), margin=1.0)
+    answers = near.set_index(["suite", "sibling"])["equivalent"]
+    assert (answers.xs("reason", level="sibling") == "within ±1").all()
+    assert (answers.xs("sft", level="sibling") == "not shown").all()
+    assert set(near["suite"]) == {"all", "laptop-code", "laptop-multilingual"}
+    single = tables.equivalence(book_frames.scores(seeds=1), margin=1.0)
+    assert set(single["equivalent"]) == {"open: one seed"}
+
+
+def test_failed_task_takes_its_suite_out_of_the_tests_and_into_the_list_of_failures() -> None:
+    scores = book_frames.scores().assign(error="")
+    bad = (scores["role"] == "reason") & (scores["task"] == "laptop-code-task0") & (scores["seed"] == 1)
+    scores.loc[bad, ["score", "error"]] = [math.nan, "OSError: gone"]
+    assert set(tables.equivalence(scores, margin=1.0)["suite"]) == {"laptop-multilingual"}
+    (row,) = tables.failures(scores).to_dict("records")
+    assert (row["role"], row["seed"], row["task"], row["error"]) == (
+        "reason",
+        1,
+        "laptop-code-task0",
+        "OSError: gone",
+    )
+
+
+def test_mean_over_types_counts_each_type_once() -> None:
+    scores = book_frames.scores(noise=0.0).query("suite == 'laptop-code'")
+    twin = scores[scores["type"] == "Retrieval"].assign(task="twin")
+    more = pd.concat([scores, twin.assign(score=twin["score"] + 4)])
+    table = tables.type_means(more)
+    base = more[(more["model"] == "emb") & (more["role"] == "base")].groupby("type")["score"].mean()
+    assert table.loc["laptop-code", "base"] == pytest.approx(base.mean())
+    assert table.loc["laptop-code", "types"] == 2
+    assert "types" in tables.display_scores(table)
+
+
+def test_what_was_read_is_that_of_the_first_trained_base() -> None:
+    shown = tables.reading(book_frames.reading())
+    assert shown["task"].tolist() == ["A", "B"]
+    assert shown["cut off %"].tolist() == ["25", "0"]
+    assert shown["seconds"].tolist() == ["2.0", "2.0"]
 
 
 def test_one_seed_has_a_delta_but_no_interval() -> None:

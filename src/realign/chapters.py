@@ -158,7 +158,7 @@ def _check_executed(path: Path, name: str) -> None:
 
 
 def generate_pages(study: Any) -> None:
-    """Write the pages that numbers make (verdicts, configuration, environment, run times)."""
+    """Write the pages that numbers make (verdicts, configuration, tasks, environment, run times)."""
     from realign import pages
 
     folder = paths.root() / "book" / "_generated"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from realign import paths, tables
+from realign import paths, stats, tables
 from realign.config import Config, parse, read_toml
 from realign.errors import UsageError, unknown
 from realign.writing import Text, between, number
@@ -183,7 +183,9 @@ def _task_shift(role: str) -> Measure:
         sizes = frame.loc[frame["role"] == role, "delta"].abs().to_numpy()
         if not sizes.size:
             return []
-        return [Estimate(float(sizes.mean()), *tables.t_interval(sizes))]
+        known = bool(np.isfinite(sizes).all())
+        interval = stats.bootstrap_mean(sizes, level=0.90) if known else (math.nan, math.nan)
+        return [Estimate(float(sizes.mean()), *interval)]
 
     return measure
 

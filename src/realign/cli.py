@@ -356,26 +356,51 @@ def sweep(
 @command
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="ROLE:SEED of a trained model, or a sentence-transformers directory")
+        str,
+        typer.Argument(help="ROLE, ROLE:SEED (trained), a sentence-transformers directory, or hub:ORG/NAME"),
     ],
     suite: Annotated[
         list[str] | None, typer.Option("--suite", "-s", help="a suite; the profile's if not given")
     ] = None,
     family: FamilyName = None,
     profile: Profile = "laptop",
+    instructed: Annotated[
+        bool,
+        typer.Option("--instructions/--no-instructions", help="whether the model was trained with any"),
+    ] = True,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="run Python code that comes with the model: it can do anything here that you can",
+        ),
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="means over the tasks that have a score, if some failed")
+    ] = False,
 ) -> None:
     """Score an embedding model on suites through mteb; a failed task shows and makes the exit code 1.
 
     Example: realign evaluate base:0 --suite laptop-code
     """
     from realign import pipeline
+    from realign.evaluation import run
 
     study = pipeline.study(profile, family=family)
+    failed = 0
     for name in suite or study.profile.suites:
-        frame = study.scoring.evaluate(model, name)
-        print(frame.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
-        if frame["score"].isna().any():
-            raise RealignError(f"suite {name}: some tasks failed, see the table")
+        frame = study.scoring.evaluate(
+            model, name, instructed=instructed, trust_remote_code=trust_remote_code
+        )
+        tasks = run.task_means(frame)
+        means = run.suite_means(tasks, partial=partial)
+        for table in (tasks.drop(columns="suite"), means):
+            print(table.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.2f}") + "\n")
+        failed += int(means["failed"].sum())
+    if failed:
+        raise RealignError(
+            f"{failed} tasks failed, for the reasons in the table; run it again to try them again"
+        )
 
 
 @command
@@ -547,14 +572,18 @@ def families() -> None:
 
 @command
 def suites() -> None:
-    """List the evaluation suites with their tasks.
+    """List the evaluation suites with their tasks, sizes and sources.
 
     Example: realign suites
     """
     from realign.evaluation import suites as known
 
     for name in known.names():
-        print(f"{name}: {', '.join(known.task_names(name))}")
+        print(f"{name}: {known.about(name)}")
+        for spec, n in known.specs(name):
+            print(f"  {spec.name:<30}{spec.type:<26}size {n:<5}{spec.source}")
+        if not known.specs(name):
+            print(f"  {', '.join(known.task_names(name))}")
 
 
 @command

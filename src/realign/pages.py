@@ -7,8 +7,9 @@ included by the home page and the appendix. Nothing here is kept in git.
 from __future__ import annotations
 
 import platform
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from realign import claims as rules
-from realign import paths
+from realign import paths, tables
 from realign.errors import RealignError
+from realign.evaluation import suites
 from realign.writing import EMPTY, markdown, number
 
 PACKAGES = (
@@ -45,7 +47,31 @@ def generated_pages(study: Any) -> dict[str, str]:
         "environment.md": environment_markdown(environment()),
         "run_times.md": run_times_markdown(study.provenance()),
         "sweep.md": sweep_markdown(paths.data() / "sweeps" / "laptop-recipe.csv"),
+        "tasks.md": tasks_markdown(study.profile.suites),
+        "reading.md": markdown(tables.reading(study.reading())) + "\n",
     }
+
+
+def tasks_markdown(names: Iterable[str]) -> str:
+    """Render every task of the laptop or smoke suites among ``names``: what it is, with one example.
+
+    The data are built from the installed packages here and now; suites of mteb are only named.
+    """
+    parts = []
+    for name in names:
+        parts.append(f"### {name}\n\n{suites.about(name)}.")
+        for row in suites.describe(name):
+            facts = {k: row[k] for k in ("type", "metric", "texts", "source", "gold", "weakness", "license")}
+            facts |= {"example": _quoted(row["example"]), "its gold": _quoted(row["example_gold"])}
+            cells = markdown(pd.DataFrame(facts.items(), columns=[f"**{row['task']}**", row["description"]]))
+            parts.append(cells)
+    return "\n\n".join(parts) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Show a text of a data set as it is, on one line, in a code span that its own backticks cannot end."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {' '.join(text.split())} {fence}"
 
 
 def verdicts_markdown(verdicts: pd.DataFrame, profile: str = "") -> str:

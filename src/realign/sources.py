@@ -259,8 +259,16 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         tokenizer.save_pretrained(str(directory))
 
 
-def snapshot(backbone: Backbone) -> Path:
-    """Return the local snapshot of a ``hub:`` source, downloading it if needed.
+def directory_digest(folder: Path) -> str:
+    """Return the sha256 over the names and contents of all files of a directory."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def snapshot(backbone: Backbone, *, code: bool = False) -> Path:
+    """Return the local snapshot of a ``hub:`` source, downloading it if needed; ``code`` adds Python files.
 
     Raises:
         RealignError: if the hub cannot be reached or has no such model.
@@ -268,8 +276,9 @@ def snapshot(backbone: Backbone) -> Path:
     from huggingface_hub import snapshot_download
 
     name, _, revision = backbone.location.partition("@")
+    patterns = [*_WEIGHTS, "*.py"] if code else [*_WEIGHTS]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_WEIGHTS)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many unrelated classes when it is offline
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise RealignError(

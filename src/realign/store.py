@@ -154,7 +154,7 @@ class Store:
             if problem is None:
                 return Artifact(path, self._verified[path], layer)
             if layer == "local":
-                aside = self._set_aside(path)
+                aside = self.set_aside(path)
                 print(f"realign: {path} is damaged ({problem}); moved to {aside.name}", file=sys.stderr)
             else:
                 print(f"realign: published {path} is damaged ({problem}); passed over", file=sys.stderr)
@@ -242,7 +242,8 @@ class Store:
         self._verified[path] = manifest
         return None
 
-    def _set_aside(self, path: Path) -> Path:
+    def set_aside(self, path: Path) -> Path:
+        """Move a local artifact to ``<folder>.damaged-<n>``, where it is not found again."""
         number = 1
         while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
             number += 1

@@ -8,13 +8,14 @@ that tests and verdicts work on numbers and readers see units, signs and roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats as sps
 
+from realign import stats
+from realign.evaluation import yardstick
 from realign.writing import between, number, percent, signed
 from realign.writing import show as show  # what notebooks end a table with
 
@@ -42,16 +43,15 @@ def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return filled.groupby(keys)["score"].mean(skipna=False).reset_index()
 
 
-def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.90) -> tuple[float, float]:
-    """Student's interval of a mean over seeds; NaN with fewer than two values.
-
-    The 90% interval is the one whose inclusion in a margin is the two one-sided tests at 5% (TOST).
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size < 2:
-        return math.nan, math.nan
-    half = sps.t.ppf((1 + level) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size)
-    return float(array.mean() - half), float(array.mean() + half)
+def _differences(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return sibling minus base of trained models: one row a role, suite, type and task, one column a seed."""
+    trained = task_scores(scores).query("model == 'emb'")
+    wide = trained.pivot(index=["suite", "type", "task", "seed"], columns="role", values="score")
+    siblings = [role for role in wide.columns if role != "base"]
+    if not siblings:
+        return pd.DataFrame()
+    parts = {role: (wide[role] - wide["base"]).unstack("seed") for role in siblings}
+    return pd.concat(parts, names=["role"])
 
 
 def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.DataFrame:
@@ -59,33 +59,96 @@ def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.Da
 
     Args:
         scores: the frame of ``study.scores()``.
-        by: 'task', 'type' or 'suite': what is averaged (tasks with equal weight) before pairing.
-        level: of the interval over seeds.
+        by: 'task', 'type' or 'suite': what is averaged (tasks with equal weight).
+        level: of the interval, for new tasks and new seeds where there are several of both
+            (:func:`realign.stats.hierarchical_interval`), else for new seeds.
 
     Returns:
-        Frame with role, suite, [type, task], tasks, seeds, delta, sd, low, high in score points. A
-        single seed leaves sd and the interval NaN: the variance of training is then unidentified.
+        Frame with role, suite, [type, task], tasks, seeds, delta, sd (over seeds), low, high in score
+        points. A single seed leaves sd and the interval NaN: the variance of training is then
+        unidentified. A failed task leaves everything NaN that it is part of.
     """
     keys = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}[by]
-    trained = task_scores(scores).query("model == 'emb'")
-    columns = ["role", *keys, "tasks", "seeds", "delta", "sd", "low", "high"]
-    if trained.empty:
-        return pd.DataFrame(columns=columns)
-    means = trained.groupby(["role", "seed", *keys])["score"].mean(skipna=False).unstack("role")
-    tasks = trained.groupby(keys)["task"].nunique()
     rows = []
-    for role in [c for c in means.columns if c != "base"]:
-        paired = means[role] - means["base"]
-        for key, values in paired.groupby(level=keys, sort=False):
-            place = key if isinstance(key, tuple) else (key,)
-            low, high = t_interval(values.to_numpy(), level)
-            sd = float(values.std(ddof=1, skipna=False)) if len(values) > 1 else math.nan
-            head = dict(zip(keys, place, strict=True))
-            rows.append(
-                {"role": role, **head, "tasks": int(tasks.loc[key]), "seeds": len(values)}
-                | {"delta": float(values.mean(skipna=False)), "sd": sd, "low": low, "high": high}
-            )
-    return pd.DataFrame(rows, columns=columns)
+    table = _differences(scores)
+    for place, part in table.groupby(level=["role", *keys], sort=False) if not table.empty else ():
+        values = part.to_numpy(dtype=np.float64)
+        several = values.shape[1] > 1
+        known = several and bool(np.isfinite(values).all())
+        low, high = stats.hierarchical_interval(values, level=level) if known else (math.nan, math.nan)
+        sd = float(values.mean(axis=0).std(ddof=1)) if several else math.nan
+        head = dict(zip(["role", *keys], place, strict=True))
+        rows.append(
+            {**head, "tasks": len(values), "seeds": values.shape[1]}
+            | {"delta": float(values.mean()), "sd": sd, "low": low, "high": high}
+        )
+    return pd.DataFrame(rows, columns=["role", *keys, "tasks", "seeds", "delta", "sd", "low", "high"])
+
+
+def equivalence(scores: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Test each sibling against ``base`` in each suite (:func:`realign.stats.delta_table`), as text.
+
+    Args:
+        scores: the frame of ``study.scores()``.
+        margin: equivalence margin in points.
+
+    Returns:
+        Suite ('all' is every task), sibling, difference with its 90% interval, p of "no difference",
+        p of "at least the margin apart" (TOST), the answer, tasks and seeds. A suite with a failed task
+        is left to the table of failures, and so is 'all'.
+    """
+    trained = task_scores(scores).query("model == 'emb'")
+    whole = trained.groupby("suite")["score"].transform(lambda s: s.notna().all())
+    if not whole.any() or set(trained["role"]) <= {"base"}:
+        return pd.DataFrame(columns=["suite", "sibling", "difference"])
+    found = stats.delta_table(trained[whole], margin=margin)
+    rows = []
+    for row in found[(found["group"] != "all") | bool(whole.all())].itertuples():
+        answer = f"within ±{margin:g}" if row.equivalent else "not shown"
+        rows.append(
+            {"suite": row.group, "sibling": row.b, "difference": between(row.delta, row.low90, row.high90, 2)}
+            | {"p, no difference": number(row.p, 3), "p, TOST": number(row.tost_p, 3)}
+            | {
+                "equivalent": answer if row.seeds > 1 else "open: one seed",
+                "tasks": row.n,
+                "seeds": row.seeds,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def failures(scores: pd.DataFrame) -> pd.DataFrame:
+    """List tasks without a score: model, role, seed, suite, task and the reason."""
+    failed = scores[scores["score"].isna()]
+    return failed[["model", "role", "seed", "suite", "task", "error"]].reset_index(drop=True)
+
+
+def reading(read: pd.DataFrame) -> pd.DataFrame:
+    """What one trained model read: instruction, texts, share cut off, empty texts, tokens, seconds.
+
+    Args:
+        read: the frame of ``study.reading()``.
+
+    Returns:
+        One row a task of the first trained base model, as text. Texts and tokens that an earlier task
+        has read already are not read, and not counted, again.
+    """
+    mine = read[(read["model"] == "emb") & (read["role"] == "base")]
+    mine = mine[mine["seed"] == mine["seed"].min()]
+    cut = mine["truncated"] / mine["texts"].clip(lower=1)
+    return pd.DataFrame(
+        {
+            "task": mine["task"],
+            "instruction": mine["instruction"],
+            "texts": mine["texts"].astype(int),
+            "cut off %": [number(100 * share, 0) for share in cut],
+            "empty": mine["empty"].astype(int),
+            "tokens": mine["tokens"].astype(int),
+            "seconds": [number(seconds, 1) for seconds in mine["seconds"]],
+            "of which encoding": [number(seconds, 1) for seconds in mine["encode_seconds"]],
+            "dtype": mine["dtype"],
+        }
+    )
 
 
 def score_table(scores: pd.DataFrame, by: str = "suite") -> pd.DataFrame:
@@ -117,9 +180,23 @@ def score_table(scores: pd.DataFrame, by: str = "suite") -> pd.DataFrame:
     return table
 
 
+def type_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the task types of each suite, of the same shape as :func:`score_table` by suite.
+
+    A delta is the mean of the types' deltas; its standard deviation over seeds is not given.
+    """
+    table = score_table(scores, by="type")
+    table.loc[:, [c for c in table.columns if c.endswith(" sd")]] = math.nan
+    means = table.groupby(level="suite", sort=False).agg(lambda column: column.mean(skipna=False))
+    return means.assign(tasks=table.groupby(level="suite", sort=False).size()).rename(
+        columns={"tasks": "types"}
+    )
+
+
 def _baselines(each: pd.DataFrame) -> dict[str, pd.DataFrame]:
     untrained = each[(each["model"] == "untrained") & (each["role"] == "base")]
     parts = {"untrained base": untrained, "BM25": each[each["model"] == "bm25"]}
+    parts[yardstick.NAME] = each[each["model"] == "yardstick"]
     parts["random vectors"] = each[each["model"] == "random"]
     return {label: rows for label, rows in parts.items() if not rows.empty}
 
@@ -134,7 +211,7 @@ def display_scores(table: pd.DataFrame) -> pd.DataFrame:
             role = column.removesuffix(" delta")
             pairs = zip(table[column], table[f"{role} sd"], strict=True)
             shown[f"Δ {role}"] = [signed(d, s) for d, s in pairs]
-        elif column == "tasks":
+        elif column in ("tasks", "types"):
             if (table[column] > 1).any():
                 shown[column] = table[column].astype(int)
         else:

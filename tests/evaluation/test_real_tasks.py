@@ -36,8 +36,22 @@ def serve(monkeypatch: pytest.MonkeyPatch, answers: dict[tuple[Any, ...], Any]) 
     return asked
 
 
-def oracle() -> TaskEncoder:
-    return TaskEncoder(Oracle(), instructions.load(strict=True))
+def serve_ranking(
+    monkeypatch: pytest.MonkeyPatch, path: str, split: str, **tables: list[dict[str, Any]]
+) -> None:
+    """Serve the configurations of a retrieval data set (corpus, queries, default, top_ranked, ...)."""
+    answers = {
+        (path, name, "qrel_diff" if name == "qrel_diff" else split): Dataset.from_list(rows)
+        for name, rows in tables.items()
+    }
+    serve(monkeypatch, answers)
+    loaders = "mteb.abstasks.retrieval_dataset_loaders"
+    monkeypatch.setattr(f"{loaders}.get_dataset_config_names", lambda *_, **__: list(tables))
+    monkeypatch.setattr(f"{loaders}.get_dataset_split_names", lambda *_, **__: [split])
+
+
+def oracle(backend: type[RandomVectors] | None = None) -> TaskEncoder:
+    return TaskEncoder((backend or Oracle)(), instructions.load(strict=True))
 
 
 def only(name: str) -> Any:
@@ -111,6 +125,118 @@ def test_bitext_mining_of_several_languages(monkeypatch):
     result = run.evaluate_task(oracle(), task)
     assert not result.failed, result.manifest["traceback"]
     assert result.scores["score"].tolist() == pytest.approx([100, 100])
+
+
+def test_multilabel_classification(monkeypatch):
+    texts = [f"{w} {i}" for i in range(12) for w in WORDS[:4]]
+    # the fourth word carries the labels of the first two
+    labels = [[0], [1], [2], [0, 1]] * 12
+    task = only("CEDRClassification")
+    both = Dataset.from_dict({"text": texts, "label": labels})
+    serve(monkeypatch, {(task.metadata.dataset["path"], None, None): DatasetDict(train=both, test=both)})
+    result = run.evaluate_task(oracle(), task)
+    assert not result.failed, result.manifest["traceback"]
+    assert result.scores["score"].item() == pytest.approx(100)
+    assert len(result.items) == 48
+    assert set(result.items["value"]) == {1.0}
+
+
+def test_clustering_embeds_the_share_that_mteb_says(monkeypatch):
+    task = only("BiorxivClusteringP2P.v2")
+    rows = {"sentences": [f"{w} {i}" for i in range(150) for w in WORDS[:4]], "labels": WORDS[:4] * 150}
+    serve(
+        monkeypatch,
+        {(task.metadata.dataset["path"], None, None): DatasetDict(test=Dataset.from_dict(rows))},
+    )
+    encoder = oracle()
+    result = run.evaluate_task(encoder, task)
+    assert not result.failed, result.manifest["traceback"]
+    assert result.scores["score"].item() > 95
+    assert result.manifest["texts"] == 24, "4% of 600"
+
+
+def test_pair_classification_of_renamed_columns(monkeypatch):
+    task = only("SprintDuplicateQuestions")
+    row = {
+        "sent1": [f"{w} one" for w in WORDS] * 2,
+        "sent2": [f"{w} two" for w in WORDS + WORDS[1:] + WORDS[:1]],
+        "labels": [1] * 10 + [0] * 10,
+    }
+    path = task.metadata.dataset["path"]
+    serve(monkeypatch, {(path, None, None): DatasetDict(test=Dataset.from_list([row]))})
+    result = run.evaluate_task(oracle(), task)
+    assert not result.failed, result.manifest["traceback"]
+    assert result.scores["score"].item() == pytest.approx(100)
+    assert result.items["value"].tolist() == pytest.approx([1.0] * 10 + [0.0] * 10, abs=0.3)
+
+
+CORPUS = [{"_id": f"d{i}", "title": "", "text": f"{w} answer"} for i, w in enumerate(WORDS)]
+
+
+def test_retrieval_from_corpus_queries_and_judgements(monkeypatch):
+    task = only("StackOverflowQA")
+    serve_ranking(
+        monkeypatch, task.metadata.dataset["path"], "test",
+        corpus=CORPUS,
+        queries=[{"_id": f"q{i}", "text": f"{w} question"} for i, w in enumerate(WORDS)],
+        default=[{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": 1} for i in range(9)],
+    )  # fmt: skip
+    encoder = oracle()
+    result = run.evaluate_task(encoder, task)
+    assert not result.failed, result.manifest["traceback"]
+    assert result.scores["score"].item() == pytest.approx(100)
+    assert set(result.items["item"]) == {f"q{i}" for i in range(9)}, "q9 has no judgement"
+    assert encoder.used["document"] == {None}
+
+
+def test_reranking_ranks_the_candidates_only(monkeypatch):
+    task = only("AlloprofReranking")
+    # d0 answers q1 as well as d1 does, and would share the first place: it is no candidate
+    corpus = [*CORPUS[1:], {"_id": "d0", "title": "", "text": "beta copy"}]
+    serve_ranking(
+        monkeypatch, task.metadata.dataset["path"], "test",
+        corpus=corpus,
+        queries=[{"_id": "q1", "text": "beta question"}],
+        default=[{"query-id": "q1", "corpus-id": "d1", "score": 1}],
+        top_ranked=[{"query-id": "q1", "corpus-ids": ["d1", "d2", "d3"]}],
+    )  # fmt: skip
+    result = run.evaluate_task(oracle(), task)
+    assert not result.failed, result.manifest["traceback"]
+    assert result.scores["score"].item() == pytest.approx(100)
+    assert result.items["value"].tolist() == [1.0]
+
+
+class LastWord(RandomVectors):
+    """Reads a text's last word only: the end of the condition that belongs to a query."""
+
+    def encode(self, texts, instruction=None):  # type: ignore[no-untyped-def]
+        return super().encode([text.split()[-1] for text in texts])
+
+
+@pytest.mark.parametrize(("backend", "follows"), [(LastWord, True), (Oracle, False)])
+def test_instruction_reranking_rewards_following_a_changed_condition(monkeypatch, backend, follows):
+    task = only("Core17InstructionRetrieval")
+    serve_ranking(
+        monkeypatch, task.metadata.dataset["path"], "test",
+        corpus=[{"_id": f"d{i}", "title": "", "text": f"news about {w}"} for i, w in enumerate(WORDS)],
+        queries=[{"_id": "1-og", "text": "news"}, {"_id": "1-changed", "text": "news"}],
+        default=[{"query-id": "1-og", "corpus-id": "d0", "score": 1},
+                 {"query-id": "1-og", "corpus-id": "d1", "score": 1},
+                 {"query-id": "1-changed", "corpus-id": "d1", "score": 1}],
+        top_ranked=[{"query-id": q, "corpus-ids": [f"d{i}" for i in range(10)]} for q in ("1-og", "1-changed")],
+        instruction=[{"query-id": "1-og", "instruction": "relevant is alpha"},
+                     {"query-id": "1-changed", "instruction": "relevant is beta"}],
+        qrel_diff=[{"query-id": "1", "corpus-ids": ["d0"]}],
+    )  # fmt: skip
+    monkeypatch.setattr("mteb.tasks.instruction_reranking.eng.core17_instruction_retrieval.load_dataset",
+                        datasets.load_dataset)  # fmt: skip
+    result = run.evaluate_task(oracle(backend), task)
+    assert not result.failed, result.manifest["traceback"]
+    score = result.scores["score"].item()
+    assert score > 30 if follows else score == pytest.approx(0)
+    assert result.manifest["instructions"]["query"] == [
+        "Retrieve news articles that satisfy the query and its conditions"
+    ]
 
 
 def test_without_a_hub_a_task_fails_with_its_reason():

@@ -143,6 +143,30 @@ def test_notes_are_many_short_and_know_their_problems():
     assert sum(map(len, excluded.values())) > 20
 
 
+def test_every_kind_of_problem_with_a_function_has_one_that_is_not_in_training():
+    import reasoning_gym
+
+    table = bright.functions()
+    known = {f"{f.module}.{f.name}" for f in texts.corpus.functions("train")}
+    assert not known & set(table)
+    assert {t for f in table.values() for t in (*f["problems"], *f["related"])} <= set(
+        reasoning_gym.factory.DATASETS
+    )
+    data = bright.library_functions(30)
+    assert len({q.rpartition("-")[0] for q in data.queries}) >= 20
+    assert data.excluded is not None
+    assert set(data.excluded["gcd-0"]) == {
+        "sympy.core.numbers.lcm", "sympy.ntheory.factor_.divisors"
+    }  # fmt: skip
+
+
+def test_a_missing_library_function_is_named(monkeypatch):
+    monkeypatch.setattr(bright.corpus, "functions", lambda split: [])
+    bright.functions.cache_clear()
+    with pytest.raises(RealignError, match=r"igcd_lehmer .* requirements.lock"):
+        bright.functions()
+
+
 def test_real_benchmarks_have_an_instruction_for_each_of_their_tasks():
     for name, tasks in {"MTEB(Multilingual, v2)": 131, "MTEB(Code, v1)": 12, "BRIGHT(v1.1)": 12}.items():
         assert len(suites.task_instructions(name, strict=True)) == tasks

@@ -12,9 +12,6 @@ from mteb.models.model_meta import ModelMeta
 
 from realign.embedding import Stats
 
-BM25_TYPES = ("Retrieval", "Reranking")
-"""Task types that BM25 can be run on."""
-
 
 class RandomVectors:
     """An encoder that knows nothing: each text has its own random direction, the same wherever it occurs.

@@ -1,8 +1,9 @@
-"""Reasoning-intensive retrieval: from a problem to a note on the technique that solves it.
+"""Reasoning-intensive retrieval: from a problem to what helps to solve it, with few words in common.
 
 Queries are reasoning_gym problems; documents are the notes in data/techniques, written for this
-project without the words of the problems, or worked examples of another kind of problem with the
-same technique. As in BRIGHT, notes that are arguable for a problem are excluded from its ranking.
+project without the words of the problems, worked examples of another kind of problem with the same
+technique, or what libraries say of the function that would solve it. As in BRIGHT, documents that
+are arguable for a problem are excluded from its ranking.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 from realign import paths
 from realign.config import read_toml
 from realign.errors import RealignError
+from realign.evaluation import code
 from realign.evaluation.specs import Corpus, TaskSpec, clip, sample
-from realign.texts import worked
+from realign.texts import corpus, worked
 
 DOMAINS = ("arithmetic", "mathematics", "algorithms", "logic")
 SEED = 20260
-CHARACTERS = 240
+CHARACTERS = 150
 # pairs of reasoning_gym tasks that need one technique and look different
 TWINS = (
     ("gcd", "fraction_simplification"),
@@ -46,7 +48,7 @@ TWINS = (
 
 
 def _files() -> list[Path]:
-    found = [paths.data() / "techniques" / f"{domain}.toml" for domain in DOMAINS]
+    found = [paths.data() / "techniques" / f"{name}.toml" for name in (*DOMAINS, "functions")]
     for path in found:
         if not path.is_file():
             raise RealignError(f"the technique notes {path} are missing: restore them from the repository")
@@ -65,7 +67,7 @@ def sources(suite: str) -> dict[str, str]:
 def notes() -> Mapping[str, Mapping[str, Any]]:
     """All notes by id, with domain, text, and the tasks they solve or merely touch."""
     found: dict[str, dict[str, Any]] = {}
-    for path in _files():
+    for path in _files()[: len(DOMAINS)]:
         table = read_toml(path)
         for name, note in table["notes"].items():
             if name in found:
@@ -74,12 +76,32 @@ def notes() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
+@lru_cache(maxsize=1)
+def functions() -> Mapping[str, Mapping[str, Any]]:
+    """Library functions by qualified name, with their summary and the tasks they solve or merely touch.
+
+    Raises:
+        RealignError: the installed version of a library has no such function on the evaluation side.
+    """
+    table = _files()[-1]
+    known = {f"{f.module}.{f.name}": code.summary(f) for f in corpus.functions("eval")}
+    found: dict[str, dict[str, Any]] = {}
+    for entry in read_toml(table)["functions"]:
+        name = entry["name"]
+        if name not in known:
+            raise RealignError(
+                f"{table}: no documented function {name} on the evaluation side; install requirements.lock"
+            )
+        found[name] = {"problems": [], "related": [], **entry, "text": known[name]}
+    return found
+
+
 @lru_cache(maxsize=256)
 def problems(task: str, n: int) -> tuple[tuple[str, str], ...]:
     """``n`` different (question, answer) pairs of a reasoning_gym task, none of them a training text.
 
     A task that training uses gives problems of its evaluation side; of the others training has none.
-    Long questions keep their start and their end, where the instance is: 240 characters in all.
+    Long questions keep their start and their end, where the instance is: 150 characters in all.
     """
     if task in worked.WORKED:
         pool = sample(worked.problems("eval", (task,)), n, key=lambda p: p.text, salt="bright")
@@ -103,30 +125,43 @@ def shorten(question: str) -> str:
     return f"{start[: start.rfind(' ')]} ... {end[end.find(' ') + 1 :]}"
 
 
-def techniques(domain: str, n: int) -> Corpus:
-    """Problems of one domain as queries (``n`` in all, spread over its tasks), all notes as documents."""
-    known = notes()
-    gold: dict[str, list[str]] = {}
-    touched: dict[str, list[str]] = {}
-    for name, note in known.items():
-        for task in note["problems"]:
-            gold.setdefault(task, []).append(name)
-        for task in note["related"]:
-            touched.setdefault(task, []).append(name)
-    tasks = sorted(t for t, ids in gold.items() if known[ids[0]]["domain"] == domain)
+def _by_task(entries: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, list[str]]:
+    """Turn ``problems`` or ``related`` of each entry around: names of entries by task."""
+    found: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        for task in entry[field]:
+            found.setdefault(task, []).append(name)
+    return found
+
+
+def _ask(tasks: list[str], n: int, entries: Mapping[str, Mapping[str, Any]], others: list[str]) -> Corpus:
+    """Problems of ``tasks`` (``n`` in all, as many of each) with all entries and ``others`` as documents."""
+    gold, touched = _by_task(entries, "problems"), _by_task(entries, "related")
     tasks = sample(tasks, n, key=str, salt="bright")
     each = -(-n // len(tasks))
-    queries: dict[str, str] = {}
-    for task in tasks:
-        queries |= {f"{task}-{i}": question for i, (question, _) in enumerate(problems(task, each))}
-    queries = dict(sorted(queries.items(), key=lambda q: int(q[0].rpartition("-")[2]))[:n])
-    task_of = {q: q.rpartition("-")[0] for q in queries}
+    asked = [(task, i, text) for task in tasks for i, (text, _) in enumerate(problems(task, each))]
+    asked = sorted(asked, key=lambda q: q[1])[:n]
     return Corpus(
-        queries=queries,
-        documents={name: note["text"] for name, note in known.items()},
-        relevant={q: dict.fromkeys(gold[task_of[q]], 1) for q in queries},
-        excluded={q: [x for x in touched.get(task_of[q], []) if x not in gold[task_of[q]]] for q in queries},
+        queries={f"{task}-{i}": text for task, i, text in asked},
+        documents={name: entry["text"] for name, entry in entries.items()}
+        | {f"other-{i}": text for i, text in enumerate(others)},
+        relevant={f"{task}-{i}": dict.fromkeys(gold[task], 1) for task, i, _ in asked},
+        excluded={
+            f"{task}-{i}": [x for x in touched.get(task, []) if x not in gold[task]] for task, i, _ in asked
+        },
     )
+
+
+def techniques(domain: str, n: int) -> Corpus:
+    """Problems of one domain as queries, the notes of all domains as documents."""
+    mine = {name: note for name, note in notes().items() if note["domain"] == domain}
+    return _ask(sorted(_by_task(mine, "problems")), n, notes(), [])
+
+
+def library_functions(n: int) -> Corpus:
+    """Problems as queries; summaries of the functions that solve one, and of others, as documents."""
+    others = [code.summary(f) for f in code.described(max(n, code.N))]
+    return _ask(sorted(_by_task(functions(), "problems")), n, functions(), others)
 
 
 def worked_examples(n: int) -> Corpus:
@@ -137,7 +172,7 @@ def worked_examples(n: int) -> Corpus:
     relevant: dict[str, dict[str, int]] = {}
     for one, two in pairs:
         solved = {
-            f"{two}-{i}": f"{clip(question, 200)}\nAnswer: {clip(answer, 60)}"
+            f"{two}-{i}": f"{clip(question, CHARACTERS)}\nAnswer: {clip(answer, 60)}"
             for i, (question, answer) in enumerate(problems(two, 2))
         }
         documents |= solved
@@ -155,7 +190,7 @@ def _domain_spec(domain: str, about: str) -> TaskSpec:
         name=f"Technique{domain.title()}Retrieval",
         type="Retrieval",
         build=build,
-        n=32,
+        n=20,
         smoke_n=6,
         main_score="ndcg_at_10",
         description=f"Find the note on the technique that solves {about}.",
@@ -179,16 +214,33 @@ SPECS = (
         name="WorkedExampleRetrieval",
         type="Retrieval",
         build=worked_examples,
-        n=20,
+        n=12,
         smoke_n=6,
         main_score="ndcg_at_10",
         description="Find solved problems of another kind that need the same technique as the given one.",
-        source="reasoning_gym, eighteen pairs of tasks",
+        source="reasoning_gym, twelve of eighteen pairs of tasks",
         gold="pairs of tasks chosen by hand for their common technique",
         weakness="some pairs share words beyond the technique; templates repeat",
         license="mit",
         domains=("Academic", "Written"),
         subtypes=("Reasoning as Retrieval",),
         packages=("reasoning_gym",),
+    ),
+    TaskSpec(
+        name="LibraryFunctionRetrieval",
+        type="Retrieval",
+        build=library_functions,
+        n=30,
+        smoke_n=6,
+        main_score="ndcg_at_10",
+        description="Find the library function that would solve a problem, by the first sentence of its documentation.",
+        source="reasoning_gym problems; functions of installed libraries, evaluation side",
+        gold="chosen by hand for each kind of problem, in data/techniques/functions.toml; arguable functions are "
+        "excluded for the query",
+        weakness="22 kinds of problems; one author's judgement; other functions of the libraries are of other fields",
+        license=code.LIBRARY_LICENSE,
+        domains=("Academic", "Programming", "Written"),
+        subtypes=("Reasoning as Retrieval",),
+        packages=("reasoning_gym", *code.FUNCTION_PACKAGES),
     ),
 )

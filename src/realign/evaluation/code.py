@@ -10,13 +10,14 @@ import re
 from collections import defaultdict
 from functools import lru_cache
 
-from realign.evaluation.messages import LIBRARY_LICENSE, words
-from realign.evaluation.specs import Corpus, TaskSpec, clip, order_key, sample
+from realign.evaluation.messages import LIBRARY_LICENSE, SUMMARY_CHARACTERS, words
+from realign.evaluation.specs import Corpus, TaskSpec, aligned, clip, order_key, sample
 from realign.texts import corpus
 from realign.texts.corpus import FUNCTION_PACKAGES, Function
 
-SOURCE_CHARACTERS = 220
-SUMMARY_CHARACTERS = 160
+N = 36
+"""Queries of each task of the laptop suite."""
+SOURCE_CHARACTERS = 160
 VERBS = frozenset(
     re.findall(
         r"\w+",
@@ -63,24 +64,26 @@ def _pool(n: int) -> tuple[Function, ...]:
     return tuple(sample(by_name.values(), n, key=_key, salt="code"))
 
 
+def summary(f: Function) -> str:
+    """Return the first sentence of a function's documentation."""
+    return clip(f.summary, SUMMARY_CHARACTERS)
+
+
 def doc_to_code(n: int) -> Corpus:
     """From a documentation summary to the source, among ``2 n`` sources."""
     pool = _pool(2 * n)
-    return Corpus(
-        queries={f"q{i}": clip(f.summary, SUMMARY_CHARACTERS) for i, f in enumerate(pool[:n])},
-        documents={f"d{i}": masked(f) for i, f in enumerate(pool)},
-        relevant={f"q{i}": {f"d{i}": 1} for i in range(n)},
-    )
+    return aligned([summary(f) for f in pool[:n]], [masked(f) for f in pool])
+
+
+def described(n: int) -> tuple[Function, ...]:
+    """Return the ``2 n`` functions whose summaries are the documents of :func:`code_to_doc`."""
+    return _pool(4 * n)[2 * n :]
 
 
 def code_to_doc(n: int) -> Corpus:
-    """From a source to its documentation summary, among ``3 n`` summaries."""
-    pool = _pool(5 * n)[2 * n :]
-    return Corpus(
-        queries={f"q{i}": masked(f) for i, f in enumerate(pool[:n])},
-        documents={f"d{i}": clip(f.summary, SUMMARY_CHARACTERS) for i, f in enumerate(pool)},
-        relevant={f"q{i}": {f"d{i}": 1} for i in range(n)},
-    )
+    """From a source to its documentation summary, among ``2 n`` summaries."""
+    pool = described(n)
+    return aligned([masked(f) for f in pool[:n]], [summary(f) for f in pool])
 
 
 @lru_cache(maxsize=1)
@@ -133,12 +136,12 @@ def code_to_code(n: int) -> Corpus:
 
 def question_to_signature(n: int) -> Corpus:
     """From a question made of the summary to the name and arguments of the function that does it."""
-    pool = [f for f in _pool(9 * n) if not f.name.startswith("_") and len(f.name) > 3][: 3 * n]
+    pool = [f for f in _pool(9 * n) if not f.name.startswith("_") and len(f.name) > 3][: 2 * n]
     asked = [f for f in pool if _plain_form(f.summary.split(" ", 1)[0]) in VERBS][:n]
     ids = {f.name: f"d{i}" for i, f in enumerate(pool)}
     queries = {}
     for f in asked:
-        verb, rest = clip(f.summary, SUMMARY_CHARACTERS).rstrip(".").split(" ", 1)
+        verb, rest = summary(f).rstrip(".").split(" ", 1)
         queries[f"q-{ids[f.name]}"] = f"How can I {_plain_form(verb)} {rest}?"
     return Corpus(
         queries=queries,
@@ -162,13 +165,13 @@ SPECS = (
         name="DocToCodeRetrieval",
         type="Retrieval",
         build=doc_to_code,
-        n=50,
+        n=N,
         smoke_n=8,
         main_score="ndcg_at_10",
         description="Find the source of a function from the first sentence of its documentation.",
         source=_SOURCE,
         gold="the docstring stands in the function",
-        weakness="sources are cut to 220 characters; training has pairs of the same form from other functions",
+        weakness="sources are cut to 160 characters; training has pairs of the same form from other functions",
         license=LIBRARY_LICENSE,
         languages=("eng-Latn", "python-Code"),
         domains=("Programming", "Written"),
@@ -179,7 +182,7 @@ SPECS = (
         name="CodeToDocRetrieval",
         type="Retrieval",
         build=code_to_doc,
-        n=45,
+        n=N,
         smoke_n=8,
         main_score="ndcg_at_10",
         description="Find the sentence that documents a function from its source.",
@@ -196,7 +199,7 @@ SPECS = (
         name="CrossLibraryCodeRetrieval",
         type="Retrieval",
         build=code_to_code,
-        n=50,
+        n=30,
         smoke_n=8,
         main_score="ndcg_at_10",
         description="Find the same function in another library from its source, both without their names.",
@@ -213,7 +216,7 @@ SPECS = (
         name="QuestionToSignatureRetrieval",
         type="Retrieval",
         build=question_to_signature,
-        n=50,
+        n=N,
         smoke_n=8,
         main_score="ndcg_at_10",
         description="Find the name and arguments of the function that answers a how-to question.",

@@ -7,7 +7,7 @@ instruction, so tasks that share texts read them once.
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,17 +39,16 @@ class SentenceEncoder:
 
     Args:
         model: the loaded model; its own pooling and normalisation are used.
-        instructed: give it the task instruction as a prompt (False for models not trained with one).
     """
 
-    def __init__(self, model: Any, *, instructed: bool = True) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
-        self.instructed = instructed
         self.stats = Stats()
 
     def encode(self, texts: Sequence[str], instruction: str | None = None) -> np.ndarray:
         """Embed texts in the model's own way; (n, d) float32, rows of length 1."""
-        prompt = query_prefix(instruction) if instruction and self.instructed else None
+        began = time.perf_counter()
+        prompt = query_prefix(instruction) if instruction else None
         vectors = self.model.encode(
             list(texts),
             prompt=prompt,
@@ -58,10 +57,12 @@ class SentenceEncoder:
             show_progress_bar=False,
         )
         limit = self.model.max_seq_length
-        lengths = [len(ids) for ids in self.model.tokenizer(list(texts), verbose=False)["input_ids"]]
+        full = [(prompt or "") + text for text in texts]
+        lengths = [len(ids) for ids in self.model.tokenizer(full, verbose=False)["input_ids"]]
         self.stats.texts += len(texts)
         self.stats.tokens += sum(min(length, limit or length) for length in lengths)
         self.stats.truncated += sum(length > limit for length in lengths) if limit else 0
+        self.stats.seconds += time.perf_counter() - began
         return np.asarray(vectors, dtype=np.float32)
 
 
@@ -133,7 +134,6 @@ class TaskEncoder(AbsEncoder):
 def load_outside(
     reference: Any,
     *,
-    instructed: bool = True,
     trust_remote_code: bool = False,
     device: str = "cpu",
 ) -> TextEncoder | Any:
@@ -142,7 +142,6 @@ def load_outside(
     Args:
         reference: a directory, a hub name, a loaded SentenceTransformer, or any object with mteb's
             encoder protocol (returned as it is: its own prompts are used, and what it reads is not counted).
-        instructed: whether the model was trained with task instructions.
         trust_remote_code: run Python code that comes with a hub model. It can do anything on this
             machine that you can: say yes only for authors you trust.
         device: torch device.
@@ -153,7 +152,7 @@ def load_outside(
     """
     if not isinstance(reference, str | Path):
         if type(reference).__module__.startswith("sentence_transformers"):
-            return SentenceEncoder(reference, instructed=instructed)
+            return SentenceEncoder(reference)
         if isinstance(reference, Embedder | SentenceEncoder) or (
             callable(getattr(reference, "encode", None)) and hasattr(reference, "mteb_model_meta")
         ):
@@ -172,15 +171,4 @@ def load_outside(
             f"cannot load the embedding model '{reference}' ({type(error).__name__}: {str(error).splitlines()[0]}); "
             "give an existing directory, or a hub name where the hub can be reached"
         ) from error
-    return SentenceEncoder(model, instructed=instructed)
-
-
-def content_digest(folder: Path) -> str:
-    """Sha256 over the names and contents of a model directory's files."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as stream:
-            total.update(
-                f"{path.relative_to(folder)}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
-            )
-    return total.hexdigest()
+    return SentenceEncoder(model)

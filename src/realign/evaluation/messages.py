@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, order_key, sample
+from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, grouped, order_key, parallel, sample
 from realign.texts import corpus
 from realign.texts.corpus import Function, Message
 
@@ -34,6 +34,8 @@ LIBRARIES = (
     "scikit-learn",
     "transformers",
 )
+SUMMARY_CHARACTERS = 120
+DESCRIPTION_CHARACTERS = 160
 SPHINX_LICENSE = "https://opensource.org/license/bsd-2-clause"
 LIBRARY_LICENSE = "multiple"
 
@@ -60,17 +62,8 @@ def _chosen(n: int) -> list[Message]:
 
 def message_bitext(n: int) -> Columns:
     """English message and its translation, ``n`` messages in each of eight languages."""
-    chosen = _chosen(n)
-    return Columns(
-        {
-            f"en-{language}": {
-                "test": {
-                    "sentence1": [m.text for m in chosen],
-                    "sentence2": [m.translations[language] for m in chosen],
-                }
-            }
-            for language in LANGUAGES
-        }
+    return parallel(
+        {f"en-{language}": [(m.text, m.translations[language]) for m in _chosen(n)] for language in LANGUAGES}
     )
 
 
@@ -108,7 +101,7 @@ def message_retrieval(n: int) -> Corpus:
     queries = {(ids[m.key], k): m.translations[k] for m in chosen for k in LANGUAGES}
     return Corpus(
         queries={f"{d}-{k}": text for (d, k), text in queries.items()},
-        documents={ids[m.key]: clip(m.text, 160) for m in documents},
+        documents={ids[m.key]: clip(m.text, DESCRIPTION_CHARACTERS) for m in documents},
         relevant={f"{d}-{k}": {d: 1} for d, k in queries},
     )
 
@@ -120,14 +113,13 @@ def _documented() -> tuple[Function, ...]:
 
 def library_clustering(n: int) -> Columns:
     """Documentation summaries, to be grouped by the library they come from."""
-    texts, labels = [], []
+    rows = []
     for library in LIBRARIES:
         named = re.compile(re.escape(library.partition("-")[0]), re.IGNORECASE)
         pool = [f for f in _documented() if f.package == library and not named.search(f.summary)]
-        for f in sample(pool, n // len(LIBRARIES), key=lambda f: f.module + f.name, salt="clustering"):
-            texts.append(clip(f.summary, 160))
-            labels.append(library)
-    return Columns({"default": {"test": {"sentences": texts, "labels": labels}}})
+        chosen = sample(pool, n // len(LIBRARIES), key=lambda f: f.module + f.name, salt="clustering")
+        rows += [(clip(f.summary, SUMMARY_CHARACTERS), library) for f in chosen]
+    return grouped(rows)
 
 
 def description_reranking(n: int) -> Corpus:
@@ -136,7 +128,11 @@ def description_reranking(n: int) -> Corpus:
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     candidates: dict[str, list[str]] = {}
-    usable = list({clip(f.description, 220): f for f in _documented() if len(f.description) > 120}.values())
+    usable = list(
+        {
+            clip(f.description, DESCRIPTION_CHARACTERS): f for f in _documented() if len(f.description) > 120
+        }.values()
+    )
     for library in LIBRARIES[: max(1, n // group)]:
         pool = [f for f in usable if f.package == library]
         # one seed function and those nearest to it in words: negatives that are about the same thing
@@ -150,8 +146,8 @@ def description_reranking(n: int) -> Corpus:
         )[: min(group, n)]
         ids = [f"{library}-{i}" for i in range(len(near))]
         for name, f in zip(ids, near, strict=True):
-            queries[f"q-{name}"] = clip(f.summary, 160)
-            documents[name] = clip(f.description, 220)
+            queries[f"q-{name}"] = clip(f.summary, SUMMARY_CHARACTERS)
+            documents[name] = clip(f.description, DESCRIPTION_CHARACTERS)
             candidates[f"q-{name}"] = ids
     return Corpus(queries, documents, {q: {q[2:]: 1} for q in queries}, candidates=candidates)
 
@@ -165,13 +161,13 @@ SPECS = (
         name="SphinxBitextMining",
         type="BitextMining",
         build=message_bitext,
-        n=16,
+        n=10,
         smoke_n=4,
         main_score="f1",
         description="Find the translation of an English interface message.",
         source=_SPHINX,
         gold="the catalogue's translation, by volunteers, entries marked fuzzy left out",
-        weakness="one narrow domain; 16 candidates are few; other messages of the domain are in training",
+        weakness="one narrow domain; 10 candidates are few; other messages of the domain are in training",
         license=SPHINX_LICENSE,
         languages=_PAIRS,
         domains=("Programming", "Written"),
@@ -181,7 +177,7 @@ SPECS = (
         name="SphinxTranslationPairs",
         type="PairClassification",
         build=message_pairs,
-        n=16,
+        n=10,
         smoke_n=4,
         main_score="max_ap",
         description="Tell a translation from the translation of a similar message.",
@@ -197,7 +193,7 @@ SPECS = (
         name="SphinxCrossLingualRetrieval",
         type="Retrieval",
         build=message_retrieval,
-        n=16,
+        n=10,
         smoke_n=4,
         main_score="ndcg_at_10",
         description="Find the English message of which the query is a translation, among all messages.",
@@ -213,7 +209,7 @@ SPECS = (
         name="LibraryDocsClustering",
         type="Clustering",
         build=library_clustering,
-        n=120,
+        n=72,
         smoke_n=24,
         main_score="v_measure",
         description="Group one-sentence function descriptions by the library they come from.",
@@ -229,7 +225,7 @@ SPECS = (
         name="LibraryDocsReranking",
         type="Reranking",
         build=description_reranking,
-        n=64,
+        n=40,
         smoke_n=8,
         main_score="map_at_1000",
         description="Rank the description that belongs to a one-sentence summary above those of similar functions.",

@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+BM25_TYPES = ("Retrieval", "Reranking")
+"""Task types that BM25 is run on."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class TaskSpec:
     """One laptop task.
 
     ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are the sizes of the two suites.
-    ``gold`` says why the labels are right, ``weakness`` what the task cannot show.
+    ``gold`` says why the labels are right, ``weakness`` what the task cannot show; ``labels`` names what
+    a classification task's numbers stand for.
     """
 
     name: str
@@ -61,6 +64,7 @@ class TaskSpec:
     domains: tuple[str, ...] = ("Written",)
     subtypes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def data(self, n: int) -> Columns | Corpus:
@@ -89,14 +93,48 @@ def texts(data: Columns | Corpus) -> list[str]:
     return [value for column in columns for value in column if isinstance(value, str)]
 
 
-def example(data: Columns | Corpus) -> tuple[str, str]:
+def example(data: Columns | Corpus, labels: Sequence[str] = ()) -> tuple[str, str]:
     """Return one example of a task: a query with its relevant document, a pair, or a text with its label."""
     if isinstance(data, Corpus):
         query, grades = next(iter(data.relevant.items()))
         return data.queries[query], data.documents[next(iter(grades))]
     columns = next(iter(data.subsets.values()))["test"]
     keys = ("sentence1", "sentence2") if "sentence1" in columns else tuple(columns)[:2]
-    return str(columns[keys[0]][0]), str(columns[keys[1]][0])
+    gold = columns[keys[1]][0]
+    if labels:
+        gold = ", ".join(labels[i] for i in (gold if isinstance(gold, list) else [gold]))
+    return str(columns[keys[0]][0]), str(gold)
+
+
+def aligned(queries: Sequence[str], documents: Sequence[str]) -> Corpus:
+    """Make a corpus in which document i alone answers query i; further documents answer none."""
+    return Corpus(
+        queries={f"q{i}": text for i, text in enumerate(queries)},
+        documents={f"d{i}": text for i, text in enumerate(documents)},
+        relevant={f"q{i}": {f"d{i}": 1} for i in range(len(queries))},
+    )
+
+
+def labelled(train: Iterable[tuple[str, Any]], test: Iterable[tuple[str, Any]]) -> Columns:
+    """Make the columns of a classification task from (text, label) rows."""
+    splits = {"train": list(train), "test": list(test)}
+    return Columns(
+        {"default": {s: {"text": [t for t, _ in r], "label": [x for _, x in r]} for s, r in splits.items()}}
+    )
+
+
+def grouped(rows: Iterable[tuple[str, str]]) -> Columns:
+    """Make the columns of a clustering task from (text, group) rows."""
+    texts, groups = zip(*rows, strict=True)
+    return Columns({"default": {"test": {"sentences": list(texts), "labels": list(groups)}}})
+
+
+def parallel(subsets: Mapping[str, Iterable[tuple[str, str]]]) -> Columns:
+    """Make the columns of a bitext task from (text, translation) rows by subset."""
+    columns = {name: list(zip(*rows, strict=True)) for name, rows in subsets.items()}
+    return Columns(
+        {n: {"test": {"sentence1": list(a), "sentence2": list(b)}} for n, (a, b) in columns.items()}
+    )
 
 
 def order_key(*parts: str) -> str:

@@ -15,7 +15,7 @@ from realign.evaluation.specs import TaskSpec
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raised when a builder makes other data from the same packages: part of every store key."""
 
 BENCHMARKS = {
@@ -81,7 +81,7 @@ def describe(name: str) -> list[dict[str, str]]:
     """One row for each task of a laptop or smoke suite, for the methods page (builds the data)."""
     rows = []
     for spec, n in specs(name):
-        left, right = specs_module.example(spec.data(n))
+        left, right = specs_module.example(spec.data(n), spec.labels)
         rows.append(
             {
                 "task": spec.name,
@@ -105,12 +105,13 @@ def texts(name: str) -> list[str]:
     return [text for spec, n in specs(name) for text in specs_module.texts(spec.data(n))]
 
 
-def sources(name: str) -> dict[str, str]:
+def sources(name: str, task: str | None = None) -> dict[str, str]:
     """What a suite's data are made of, for store keys: package versions and the builder's version.
 
-    No data are built. A hub suite depends on mteb, whose task definitions pin data revisions.
+    With ``task``, of this task alone. No data are built. A hub suite depends on mteb, whose task
+    definitions pin data revisions.
     """
-    found = specs(name)
+    found = [(s, n) for s, n in specs(name) if task in (None, s.name)]
     packages = {"mteb"} | {p for spec, _ in found for p in spec.packages}
     versions = {p: metadata.version(p).partition("+")[0] for p in sorted(packages)}
     if not found:

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from realign import tables
+from realign.evaluation import yardstick
 from realign.figures.style import CARD, GREY, colour, empty, grid_of, legend, line, styled
 
 
 @styled
 def forest(scores: pd.DataFrame, margin: float) -> Figure:
-    """Paired deltas to base by task and suite, 90% intervals over seeds, inside or outside the margin."""
+    """Paired deltas to base by task and suite, 90% intervals, inside or outside the margin."""
     tasks, suites = tables.deltas(scores, "task"), tables.deltas(scores, "suite")
     if suites.empty:
         return empty("no trained sibling to compare with base")
@@ -62,8 +63,10 @@ def score_dots(scores: pd.DataFrame) -> Figure:
     suites = list(dict.fromkeys(each["suite"]))
     figure, grid = grid_of(1, len(suites), (max(2.6, 7.6 / len(suites)), 2.7), sharey=True)
     means = each.groupby(["model", "role", "seed", "suite"], as_index=False)["score"].mean()
+    label = {"emb": "{}-Emb", "untrained": "{}, untrained", "yardstick": yardstick.NAME, "bm25": "BM25"}
+    label["random"] = "random vectors"
     kinds = list(dict.fromkeys(zip(means["model"], means["role"], strict=True)))
-    kinds.sort(key=lambda kind: (["emb", "untrained", "bm25", "random"].index(kind[0]), kind[1]))
+    kinds.sort(key=lambda kind: (list(label).index(kind[0]), kind[1]))
     for axes, suite in zip(grid[0], suites, strict=True):
         for y, (model, role) in enumerate(kinds):
             mine = means[(means["suite"] == suite) & (means["model"] == model) & (means["role"] == role)]
@@ -73,7 +76,6 @@ def score_dots(scores: pd.DataFrame) -> Figure:
         axes.set_title(suite)
         axes.set_xlabel("mean score (0–100)")
         axes.grid(axis="x", color=GREY, alpha=0.2)
-    label = {"emb": "{}-Emb", "untrained": "{}, untrained", "bm25": "BM25", "random": "random vectors"}
     grid[0, 0].set_yticks(range(len(kinds)), [label[m].format(r) for m, r in kinds])
     grid[0, 0].invert_yaxis()
     return figure

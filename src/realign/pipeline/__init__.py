@@ -65,8 +65,16 @@ class Study:
 
     # -- what the chapters read
     def scores(self) -> pd.DataFrame:
-        """Scores (0-100): model ('emb', 'untrained', 'bm25', 'random'), role, seed, suite, task, type."""
+        """Scores (0-100): model ('emb', 'untrained', 'bm25', 'random', 'yardstick'), role, seed, suite, task, type."""
         return self.scoring.scores()
+
+    def items(self) -> pd.DataFrame:
+        """Scores of single queries, pairs and texts: model, role, seed, suite, task, item, value."""
+        return self.scoring.items()
+
+    def reading(self) -> pd.DataFrame:
+        """What each evaluation read: model, role, seed, suite, task, instruction, counts, seconds."""
+        return self.scoring.reading()
 
     def training_logs(self) -> pd.DataFrame:
         """Step logs of contrastive learning: role, seed, step, loss and the rest."""

@@ -1,4 +1,4 @@
-"""Evaluation: one stored result per (model, task, prompt, precision policy, data, mteb version)."""
+"""Evaluation: one stored result per (model, task, its data, prompt, precision policy, mteb version)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from realign import backbones, hardware
 from realign import config as cfg
-from realign.evaluation import suites
+from realign import hardware
+from realign.evaluation import suites, yardstick
+from realign.evaluation.specs import BM25_TYPES
 from realign.pipeline.graph import Graph, Node, request
-from realign.pipeline.models import Model, Models
-
-BASELINES = ("bm25", "random")
-RANKING = ("Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking")
+from realign.pipeline.models import Models
+from realign.pipeline.subjects import Subject, Subjects
+from realign.store import Artifact
 
 data_sources = cache(suites.sources)  # reads the metadata of a dozen packages, for hundreds of nodes
 
@@ -28,155 +28,124 @@ class Scoring:
         self.graph = graph
         self.profile = profile
         self.models = models
-        self._encoder: tuple[str, Any] | None = None
+        self.subjects = Subjects(graph, profile, models)
         self._suites: dict[str, Any] = {}
         self._prompts: dict[str, Mapping[str, str]] = {}
 
     def nodes(self) -> list[Node]:
-        """Every (model, task) result that the profile asks for."""
-        return [node for node, _ in self._wanted()]
+        """Every (model, task) result that the profile asks for and that can be computed here."""
+        here = yardstick.directory() is not None
+        return [node for node, labels in self._wanted() if here or labels["model"] != "yardstick"]
 
     def scores(self) -> pd.DataFrame:
-        """Scores (0-100): model, role, seed, suite, task, type, subset, metric, score."""
-        frames = [
-            pd.read_csv(self.graph.run(node).path / "scores.csv").assign(**labels)
-            for node, labels in self._wanted()
-        ]
+        """Scores (0-100): model, role, seed, suite, task, type, subset, metric, score, error."""
+        return self._collect(_scores)
+
+    def items(self) -> pd.DataFrame:
+        """Scores of single queries, pairs and texts: model, role, seed, suite, task, subset, item, value."""
+        return self._collect(
+            lambda artifact: pd.read_csv(artifact.path / "items.csv.gz", dtype={"item": str})
+        )
+
+    def reading(self) -> pd.DataFrame:
+        """What each evaluation read: model, role, seed, suite, task, instruction, counts, seconds, dtype."""
+        return self._collect(_reading)
+
+    def evaluate(
+        self, reference: Any, suite: str, *, instructed: bool = True, trust_remote_code: bool = False
+    ) -> pd.DataFrame:
+        """Score one model on one suite; a task that failed before is tried again.
+
+        Args:
+            reference: ``ROLE``, ``ROLE:SEED``, a sentence-transformers directory, ``hub:ORG/NAME`` (also
+                with ``@REVISION``), or an object with mteb's encoder protocol, whose results are not
+                stored: nothing tells two such objects apart.
+            suite: a suite, an mteb benchmark, or ``tasks:NAME,NAME``.
+            instructed: give an outside model the task instructions; False for one not trained with any.
+            trust_remote_code: run Python code that comes with the model. It can do anything on this
+                machine that you can: say yes only for authors you trust.
+
+        Returns:
+            Scores as :meth:`scores` gives them; a failed task is a row with its reason.
+
+        Raises:
+            UsageError: unknown model or suite.
+            RealignError: the model cannot be loaded.
+        """
+        if not isinstance(reference, str | Path):
+            from realign.evaluation import run
+            from realign.evaluation.encoder import load_outside
+
+            encoder = self.subjects.encoder(load_outside(reference), instructed)
+            results = run.evaluate_tasks(encoder, suites.load(suite).tasks, suite=suite)
+            return pd.concat([result.scores for result in results], ignore_index=True)
+        subject = self.subjects.named(
+            str(reference), instructed=instructed, trust_remote_code=trust_remote_code
+        )
+        frames = []
+        for task in suites.task_names(suite):
+            node = self._node(suite, task, subject)
+            known = self.graph.store.find(node.request)
+            if known is not None and known.layer == "local" and known.manifest["used"].get("failed"):
+                self.graph.store.set_aside(known.path)
+            frames.append(_scores(self.graph.run(node)))
         return pd.concat(frames, ignore_index=True)
 
-    def evaluate(self, reference: str, suite: str) -> pd.DataFrame:
-        """Score one model (``ROLE``, ``ROLE:SEED`` or a sentence-transformers directory) on one suite."""
-        subject = self._subject(reference)
+    def _collect(self, read: Callable[[Artifact], pd.DataFrame]) -> pd.DataFrame:
+        """Read a table of every result, with the labels of its model; published yardsticks count too."""
+        here = yardstick.directory() is not None
         frames = [
-            pd.read_csv(self.graph.run(self._node(suite, task, *subject)).path / "scores.csv")
-            for task in suites.task_names(suite)
+            read(self.graph.run(node)).assign(**labels)
+            for node, labels in self._wanted()
+            if here or labels["model"] != "yardstick" or self.graph.store.find(node.request) is not None
         ]
         return pd.concat(frames, ignore_index=True)
 
     def _wanted(self) -> Iterator[tuple[Node, dict[str, Any]]]:
         """Yield nodes with their labels model by model, so that one model at a time is in memory."""
         pairs = [(suite, task) for suite in self.profile.suites for task in suites.task_names(suite)]
-        for name in BASELINES:
+        for suite, task in pairs:
+            if self._type(suite, task) in BM25_TYPES:
+                yield self._node(suite, task, self.subjects.baseline("bm25")), _labels("bm25", suite)
+        for name, subject in (
+            ("random", self.subjects.baseline("random")),
+            ("yardstick", self.subjects.yardstick()),
+        ):
             for suite, task in pairs:
-                if name != "bm25" or self._type(suite, task) in RANKING:
-                    labels = {"model": name, "role": "", "seed": -1, "suite": suite}
-                    yield self._node(suite, task, *self._baseline(name)), labels
+                yield self._node(suite, task, subject), _labels(name, suite)
         for role in self.profile.roles:
-            subject = self._untrained(self.models.model(role))
+            subject = self.subjects.untrained(self.models.model(role))
             for suite, task in pairs:
-                labels = {"model": "untrained", "role": role, "seed": -1, "suite": suite}
-                yield self._node(suite, task, *subject), labels
+                yield self._node(suite, task, subject), _labels("untrained", suite, role)
         for role, seed in self.models.runs:
-            subject = self._trained(role, seed)
+            subject = self.subjects.trained(role, seed)
             for suite, task in pairs:
-                labels = {"model": "emb", "role": role, "seed": seed, "suite": suite}
-                yield self._node(suite, task, *subject), labels
+                yield self._node(suite, task, subject), _labels("emb", suite, role, seed)
 
-    def _node(
-        self,
-        suite: str,
-        task: str,
-        slug: str,
-        identity: dict[str, Any],
-        load: Callable[[], Any],
-        needs: tuple[Node, ...],
-    ) -> Node:
+    def _node(self, suite: str, task: str, subject: Subject) -> Node:
         def build(folder: Path) -> dict[str, Any]:
             from realign.evaluation import run
 
             found = {t.metadata.name: t for t in self._loaded(suite).tasks}
-            result = run.evaluate_task(load(), found[task], suite=suite)
+            result = run.evaluate_task(subject.load(), found[task], suite=suite)
             result.scores.to_csv(folder / "scores.csv", index=False)
             result.items.to_csv(
                 folder / "items.csv.gz", index=False, compression={"method": "gzip", "mtime": 0}
             )
-            compute = hardware.resolve(self.profile.device, self.profile.dtype)
+            compute = hardware.resolve(self.profile.device, subject.reading.get("dtype", "float32"))
             return {**result.manifest, "device": str(compute.device), "dtype": str(compute.dtype)}
 
         config = {
             "suite": suite,
             "task": task,
-            "instruction": self._instructions(suite)[task],
-            "dtype": self.profile.dtype,
-            "max_tokens": self.profile.recipe.max_passage_tokens,
+            "instruction": self._instructions(suite)[task] if subject.instructed else "",
+            **subject.reading,
         }
-        asked = request("evaluate", f"{slug}-{task}", config, identity, data_sources(suite))
-        return Node(asked, build, needs)
-
-    # -- subjects: (slug, identity, how to load, what is needed)
-    def _baseline(self, name: str) -> tuple[str, dict[str, Any], Callable[[], Any], tuple[Node, ...]]:
-        def load() -> Any:
-            from realign.evaluation import baselines
-            from realign.evaluation.encoder import TaskEncoder
-
-            if name == "bm25":
-                return baselines.BM25()
-            return TaskEncoder(baselines.RandomVectors(), revision=name)
-
-        return name, {"baseline": name}, load, ()
-
-    def _untrained(self, model: Model) -> tuple[str, dict[str, Any], Callable[[], Any], tuple[Node, ...]]:
-        recipe = self.profile.recipe
-
-        def make() -> Any:
-            from realign.embedding import Embedder
-
-            compute = hardware.resolve(self.profile.device, self.profile.dtype)
-            loaded, tokenizer = self.models.open(model, recipe.attention, self.profile.dtype)
-            return Embedder(
-                loaded,
-                tokenizer,
-                max_tokens=recipe.max_passage_tokens,
-                device=str(compute.device),
-                dtype=compute.dtype,
-            )
-
-        identity = {"backbone": model.identity, "attention": recipe.attention}
-        slug = f"{self.models.family.name}-{model.slug}"
-        return slug, identity, lambda: self._kept(f"untrained {model.slug}", make), model.needs
-
-    def _trained(
-        self, role: str, seed: int
-    ) -> tuple[str, dict[str, Any], Callable[[], Any], tuple[Node, ...]]:
-        train = self.models.train_node(role, seed)
-
-        def make() -> Any:
-            return self.models.embedder(self.graph.run(train).path / "model", self.profile.dtype)
-
-        identity = {"train": train.request.key}
-        return train.request.slug, identity, lambda: self._kept(train.request.key, make), (train,)
-
-    def _subject(self, reference: str) -> tuple[str, dict[str, Any], Callable[[], Any], tuple[Node, ...]]:
-        if Path(reference).is_dir():
-            folder = Path(reference).resolve()
-            identity = {"directory": backbones.digest(cfg.Backbone(source=f"path:{folder}"))}
-
-            def make() -> Any:
-                return self.models.embedder(folder, self.profile.dtype)
-
-            return folder.name, identity, lambda: self._kept(str(folder), make), ()
-        role, colon, seed = reference.partition(":")
-        if colon and seed.isdigit():
-            return self._trained(role, int(seed))
-        return self._untrained(self.models.model(reference))
-
-    def _kept(self, key: str, make: Callable[[], Any]) -> Any:
-        """Keep the last model loaded: consecutive tasks share it and its embeddings."""
-        if self._encoder is None or self._encoder[0] != key:
-            from realign.evaluation import instructions
-            from realign.evaluation.encoder import TaskEncoder
-
-            self._encoder = None  # free the old model before loading the new one
-            table = instructions.load(strict=self._strict)
-            self._encoder = (key, TaskEncoder(make(), table, revision=key))
-        return self._encoder[1]
+        outside = data_sources(suite, task)
+        asked = request("evaluate", f"{subject.slug}-{task}", config, subject.identity, outside)
+        return Node(asked, build, subject.needs)
 
     # -- suites, read once
-    @property
-    def _strict(self) -> bool:
-        """At the paper's scale a task without an instruction of its own is an error, not a default."""
-        return "hub" in self.profile.needs
-
     def _loaded(self, suite: str) -> Any:
         if suite not in self._suites:
             self._suites[suite] = suites.load(suite)
@@ -184,7 +153,7 @@ class Scoring:
 
     def _instructions(self, suite: str) -> Mapping[str, str]:
         if suite not in self._prompts:
-            self._prompts[suite] = suites.task_instructions(suite, strict=self._strict)
+            self._prompts[suite] = suites.task_instructions(suite, strict=self.subjects.strict)
         return self._prompts[suite]
 
     def _type(self, suite: str, task: str) -> str:
@@ -192,3 +161,20 @@ class Scoring:
         if not known:
             known = {t.metadata.name: t.metadata.type for t in self._loaded(suite).tasks}
         return known[task]
+
+
+def _labels(model: str, suite: str, role: str = "", seed: int = -1) -> dict[str, Any]:
+    return {"model": model, "role": role, "seed": seed, "suite": suite}
+
+
+def _scores(artifact: Artifact) -> pd.DataFrame:
+    return pd.read_csv(artifact.path / "scores.csv").fillna({"error": "", "subset": ""})
+
+
+def _reading(artifact: Artifact) -> pd.DataFrame:
+    used = artifact.manifest["used"]
+    counts = {
+        k: used.get(k, 0) for k in ("texts", "tokens", "truncated", "empty", "seconds", "encode_seconds")
+    }
+    asked = {k: artifact.manifest["config"][k] for k in ("task", "instruction")}
+    return pd.DataFrame([{**asked, **counts, "dtype": str(used["dtype"]).removeprefix("torch.")}])
