@@ -109,6 +109,19 @@ def test_models_that_cannot_be_paired_are_refused_with_their_names(own_store, tm
     assert not list(own_store.glob("compare/*"))
 
 
+def test_a_kept_step_of_training_is_a_model_of_its_own(own_store, tmp_path):
+    profile = pipeline.study("smoke").profile
+    recipe = profile.recipe.model_copy(update={"save_steps": (2,)})
+    study = Study(profile.model_copy(update={"recipe": recipe}), Store(tmp_path / "kept"))
+    whole, early = study.models.reader("base:0"), study.models.reader("base:0@2")
+    assert early.needs == whole.needs
+    assert (early.slug, early.identity) == ("base-emb-seed0-step2", {**whole.identity, "step": 2})
+    with pytest.raises(UsageError, match="unknown kept step of training '3'"):
+        study.models.reader("base:0@3")
+    with pytest.raises(UsageError, match="a whole number must follow ':'"):
+        study.models.reader("base:x@2")
+
+
 def test_difference_of_tables_is_the_largest_of_all_numbers(tmp_path):
     frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, np.nan]})
     for name in ("x", "y"):

@@ -292,7 +292,7 @@ def mine(
         float, typer.Option(min=0, max=1, help="a negative stays this share below its positive")
     ] = 0.05,
     short: Annotated[str, typer.Option(help="keep or drop queries with fewer negatives")] = "keep",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="seed of the draw of queries")] = 0,
 ) -> None:
     """Find hard negatives for a training set with an embedding model, and report what was found.
 
@@ -405,7 +405,9 @@ def evaluate(
 
 @command
 def compare(
-    a: Annotated[str, typer.Argument(help="ROLE, ROLE@STEP, ROLE:SEED (trained), path:DIR or hub:ORG/NAME")],
+    a: Annotated[
+        str, typer.Argument(help="ROLE[@STEP], ROLE:SEED[@STEP] (trained), path:DIR or hub:ORG/NAME")
+    ],
     b: Annotated[str, typer.Argument(help="the other model")],
     family: FamilyName = None,
     profile: Profile = "laptop",

@@ -163,11 +163,12 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_bits(tmp_path: Path
     pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
-def test_another_seed_gives_another_model(trained: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys) -> None:
     from safetensors.torch import load_file
 
     short = RECIPE.model_copy(update={"epochs": 0.5})
     models = [load_file(run(tmp_path / str(seed), short, seed) / "model.safetensors") for seed in (0, 1)]
+    assert r"queries of colours begin with 'Instruct: Find it\nQuery:'" in capsys.readouterr().err
     assert any(not torch.equal(models[0][k], models[1][k]) for k in models[0])
 
 

@@ -285,18 +285,27 @@ class Models:
             model.needs,
         )
 
-    def read_embedding(self, role: str, seed: int) -> Reader:
-        """A trained embedding model as HRSA reads it."""
+    def read_embedding(self, role: str, seed: int, step: int | None = None) -> Reader:
+        """A trained embedding model as HRSA reads it, at its end or at a step that the recipe keeps."""
         train = self.train_node(role, seed)
+        kept = self.profile.recipe.save_steps
+        if step is not None and step not in kept:
+            raise unknown("kept step of training", str(step), map(str, kept))
+        place = "model" if step is None else f"step-{step}"
 
         def load() -> tuple[Any, Any]:
-            embedder = self.embedder(self.graph.run(train).path / "model", self.profile.hrsa.dtype)
+            embedder = self.embedder(self.graph.run(train).path / place, self.profile.hrsa.dtype)
             return embedder.model, embedder.tokenizer
 
-        return Reader(f"{role}-emb-seed{seed}", {"train": train.request.key}, load, (train,))
+        identity = {"train": train.request.key} | ({} if step is None else {"step": step})
+        slug = f"{role}-emb-seed{seed}" + ("" if step is None else f"-step{step}")
+        return Reader(slug, identity, load, (train,))
 
     def reader(self, reference: str) -> Reader:
-        """A model as a user names it: ``ROLE``, ``ROLE@STEP``, ``ROLE:SEED``, ``path:DIR``, ``hub:ORG/NAME``.
+        """A model as a user names it.
+
+        ``ROLE`` or ``ROLE@STEP`` is a backbone (at a tuning step), ``ROLE:SEED`` or ``ROLE:SEED@STEP`` a
+        trained model (at a step of ``recipe.save_steps``), ``path:DIR`` or ``hub:ORG/NAME`` any other.
 
         Raises:
             UsageError: for an unknown name or a step or seed that is not a whole number.
@@ -305,15 +314,15 @@ class Models:
             return self.read_backbone(
                 self.of_source(cfg.parse(cfg.Backbone, {"source": reference}, f"model '{reference}'"))
             )
-        for mark in ":@":
-            role, found, number = reference.partition(mark)
-            if found and not number.isdigit():
+        name, at, step = reference.partition("@")
+        role, colon, seed = name.partition(":")
+        for mark, number in ((colon, seed), (at, step)):
+            if mark and not number.isdigit():
                 raise UsageError(f"model '{reference}': a whole number must follow '{mark}'")
-            if found:
-                if mark == ":":
-                    return self.read_embedding(role, int(number))
-                return self.read_backbone(self.model(role, int(number)))
-        return self.read_backbone(self.model(reference))
+        when = int(step) if at else None
+        if colon:
+            return self.read_embedding(role, int(seed), when)
+        return self.read_backbone(self.model(role, when))
 
 
 def log_node(graph: Graph, stage: str, source: Node, *files: str) -> Node:

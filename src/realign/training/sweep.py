@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,24 +31,25 @@ RECIPE_COLUMNS = (*CHOSEN, "lora_rank", "seed")
 COST_COLUMNS = ("steps", "tokens", "seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss")
 
 
-def split(one: pairs.PairSet, n: int) -> tuple[pairs.PairSet, pairs.PairSet]:
-    """Return (training, validation) parts of a set; validation has at most ``n`` queries.
+def split(sets: Sequence[pairs.PairSet], n: int) -> list[tuple[pairs.PairSet, pairs.PairSet]]:
+    """Return (training, validation) parts of each set; validation has at most ``n`` queries.
 
-    Training rows that share any text with a validation row are left out.
+    Training rows of any set that share a text with a validation row of any set are left out.
     """
-    keys = [splits.normalise(p) for p in one.positives]
-    kept_out = [splits.fraction("validation", key) < VALIDATION_SHARE for key in keys]
-    validation = one.rows([i for i, out in enumerate(kept_out) if out]).take(n, 0)
-    seen = {splits.normalise(t) for t in (*validation.queries, *validation.positives)}
-    clean = [
-        i
-        for i, out in enumerate(kept_out)
-        if not out
-        and not seen.intersection(
+    parts = []
+    for one in sets:
+        shares = [splits.fraction("validation", splits.normalise(p)) for p in one.positives]
+        held = [share < VALIDATION_SHARE for share in shares]
+        validation = one.rows([i for i, out in enumerate(held) if out]).take(n, 0)
+        parts.append((one, [i for i, out in enumerate(held) if not out], validation))
+    seen = {splits.normalise(t) for _, _, v in parts for t in (*v.queries, *v.positives)}
+
+    def clean(one: pairs.PairSet, i: int) -> bool:
+        return not seen.intersection(
             map(splits.normalise, (one.queries[i], one.positives[i], *one.negatives[i]))
         )
-    ]
-    return one.rows(clean), validation
+
+    return [(one.rows([i for i in rows if clean(one, i)]), v) for one, rows, v in parts]
 
 
 def score(embedder: Embedder, validation: pairs.PairSet) -> float:
@@ -96,10 +97,9 @@ def run(
         settings = {**base.model_dump(), **{k: v for k, v in changes.items() if k != "seed"}}
         recipes[name] = config.parse(Recipe, settings, f"row {name}")
     done = set(read(table)["name"]) if _columns(table) else set()
-    parts = {}
-    for name in base.data:
-        whole = pairs.load(name, hard_negatives=max(r.hard_negatives for r in [base, *recipes.values()]))
-        parts[name] = split(whole, VALIDATION_QUERIES)
+    hard = max(r.hard_negatives for r in [base, *recipes.values()])
+    whole = [pairs.load(name, hard_negatives=hard) for name in base.data]
+    parts = dict(zip(base.data, split(whole, VALIDATION_QUERIES), strict=True))
     compute = hardware.resolve(device, base.dtype)
     longest = max(base.max_query_tokens, base.max_passage_tokens)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -116,6 +117,8 @@ def train(
         max_passage_tokens=recipe.max_passage_tokens,
         instructions=recipe.instructions,
     )
+    for name, prefix in data.prefixes().items():
+        print(f"queries of {name} begin with {prefix!r}", file=sys.stderr)
     facts = {
         "seeds": asdict(seeds),
         "sets": {one.name: len(one) for one in sets},
