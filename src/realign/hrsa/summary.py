@@ -21,9 +21,9 @@ def drift_summary(report: Report) -> pd.DataFrame:
 
     Returns:
         frame with metric, value, low, high. Metrics: ``correlation``, ``cka`` and ``cka_no_sinks``
-        (debiased), ``knn@K`` (chance-corrected) and ``procrustes_r2`` (held out), each with ``_mean`` (over the
-        report's layers) and ``_last``; ``inverse_row_entropy_last``; ``probe_transfer`` (mean transfer ratio of
-        both directions).
+        (debiased), ``knn@K`` (chance-corrected), ``procrustes_r2`` (held out), ``inverse_row_entropy`` and
+        ``diagonal_energy`` of the Procrustes map, each with ``_mean`` (over the report's layers) and ``_last``;
+        ``probe_transfer`` (mean transfer ratio of both directions).
     """
     frames = report.frames
     records: list[tuple[str, float, float, float]] = []
@@ -37,10 +37,6 @@ def drift_summary(report: Report) -> pd.DataFrame:
             low, high = cal.interval(number, effect, weights)
             top = max(1.0, float(number))  # no metric exceeds 1
             records.append((f"{metric}_{suffix}", float(number), float(low), min(float(high), top)))
-    if "procrustes" in frames:
-        chosen = _pick(frames["procrustes"], estimator="reference", quantity="inverse_row_entropy")
-        value, low, high = chosen[["value", "low", "high"]].to_numpy(dtype=float)[-1]
-        records.append(("inverse_row_entropy_last", float(value), float(low), float(high)))
     if "probe_controls" in frames:
         chosen = _pick(frames["probe_controls"], control="transfer_ratio")
         value, low, high = chosen[["value", "low", "high"]].to_numpy(dtype=float).mean(axis=0)
@@ -101,8 +97,9 @@ def _layer_values(report: Report, metric: str) -> NDArray[Any]:
     if metric.startswith("knn@"):
         part = _pick(frames["knn"], estimator="reference", k=int(metric.removeprefix("knn@")))
         return part["corrected"].to_numpy()
-    if metric == "procrustes_r2":
-        return _pick(frames["procrustes"], estimator="reference", quantity="r2")["value"].to_numpy()
+    if metric in ("procrustes_r2", "inverse_row_entropy", "diagonal_energy"):
+        quantity = metric.removeprefix("procrustes_")
+        return _pick(frames["procrustes"], estimator="reference", quantity=quantity)["value"].to_numpy()
     variant = "no_sinks" if metric == "cka_no_sinks" else "all"
     return _pick(frames["cka_diagonal"], estimator="reference", variant=variant)["value"].to_numpy()
 
