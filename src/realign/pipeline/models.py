@@ -45,13 +45,15 @@ class Model:
 class Reader:
     """Any model that can be opened for reading texts: a backbone or a trained embedding model.
 
-    ``identity`` goes into keys; ``open`` returns (headless model, tokenizer).
+    ``identity`` goes into keys; ``open`` returns (headless model, tokenizer); ``batch_tokens`` is the
+    padded size of one forward pass: the states of all layers are returned at once, so few at a time.
     """
 
     slug: str
     identity: dict[str, Any]
     open: Callable[[], tuple[Any, Any]] = field(compare=False, repr=False)
     needs: tuple[Node, ...] = field(default=(), compare=False, repr=False)
+    batch_tokens: int = 1024
 
 
 class Models:
@@ -275,13 +277,17 @@ class Models:
         return Embedder.from_directory(directory, device=str(compute.device), dtype=compute.dtype)
 
     # -- readers
-    def read_backbone(self, model: Model) -> Reader:
-        """A backbone as HRSA reads it: in the profile's attention mode and dtype."""
-        settings = self.profile.hrsa
+    def read_backbone(
+        self, model: Model, attention: cfg.Attention | None = None, dtype: cfg.DType | None = None
+    ) -> Reader:
+        """A backbone as HRSA reads it: in the profile's attention mode and dtype unless told otherwise."""
+        mode = attention or self.profile.hrsa.attention
+        precision = dtype or self.profile.hrsa.dtype
+        other = [mode] * (attention is not None) + [precision] * (dtype is not None)
         return Reader(
-            model.slug,
-            {"backbone": model.identity},
-            lambda: self.open(model, settings.attention, settings.dtype),
+            "-".join([model.slug, *other]),
+            {"backbone": model.identity, "attention": mode, "dtype": precision},
+            lambda: self.open(model, mode, precision),
             model.needs,
         )
 
@@ -293,7 +299,8 @@ class Models:
             embedder = self.embedder(self.graph.run(train).path / "model", self.profile.hrsa.dtype)
             return embedder.model, embedder.tokenizer
 
-        return Reader(f"{role}-emb-seed{seed}", {"train": train.request.key}, load, (train,))
+        identity = {"train": train.request.key, "dtype": self.profile.hrsa.dtype}
+        return Reader(f"{role}-emb-seed{seed}", identity, load, (train,))
 
     def reader(self, reference: str) -> Reader:
         """A model as a user names it: ``ROLE``, ``ROLE@STEP``, ``ROLE:SEED``, ``path:DIR``, ``hub:ORG/NAME``.
