@@ -126,7 +126,7 @@ tables.show(tables.probe_table(pairs, "paper"))
 
 # %% mystnb={"image": {"alt": "Each similarity, mean over layers, under bidirectional and under causal attention, for base and reason and for base and sft"}}
 modes = study.attention_modes()
-figures.attention_modes(modes)
+figures.attention_modes(modes, ceilings={study.profile.hrsa.attention: ceilings[""]})
 
 # %% [markdown]
 # RLVR's similarity minus SFT's, as in the table at the top, under either mode:

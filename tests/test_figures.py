@@ -36,7 +36,9 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "probes": lambda: figures.probes(GROUPS, ceilings=CEILINGS),
     "sinks": lambda: figures.sinks({"": BEFORE}),
     "before_after": lambda: figures.before_after(BEFORE, AFTER, list(CEILINGS.values())),
-    "attention_modes": lambda: figures.attention_modes(STUDY.attention_modes()),
+    "attention_modes": lambda: figures.attention_modes(
+        STUDY.attention_modes(), ceilings={"bidirectional": CEILINGS["backbones"]}
+    ),
     "languages": lambda: figures.languages(STUDY.alignment()),
     "models_map": lambda: figures.models_map(STUDY.models_map()),
     "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy(), STUDY.drift()),
@@ -123,7 +125,7 @@ COMPARING = (
 )
 
 
-@pytest.mark.parametrize("name", [*COMPARING, "before_after"])
+@pytest.mark.parametrize("name", [*COMPARING, "before_after", "attention_modes"])
 def test_figures_that_compare_models_show_the_noise_ceiling(name: str) -> None:
     figure = DRAW[name]()
     legends = {text.get_text() for legend in figure.legends for text in legend.get_texts()}

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from realign import tables
 from realign.figures.style import (
     INK,
+    Ceilings,
     Reports,
+    ceiling_steps,
     colour,
     errorbar,
     grid_of,
@@ -26,14 +28,25 @@ ALIGNMENT = {"cka": "debiased CKA", "knn": "k-NN overlap", "correlation": "dimen
 
 
 @styled
-def attention_modes(modes: Mapping[str, Reports], k: int | None = None) -> Figure:
-    """Each similarity, mean over layers, when both models read bidirectionally and when both read causally."""
+def attention_modes(
+    modes: Mapping[str, Reports], *, ceilings: Ceilings | None = None, k: int | None = None
+) -> Figure:
+    """Each similarity, mean over layers, when both models read bidirectionally and when both read causally.
+
+    Args:
+        modes: of ``study.attention_modes()``.
+        ceilings: noise ceilings by mode.
+        k: neighbours for k-NN overlap; None takes the middle one.
+    """
     metrics = ("cka", "knn", "correlation", "r2")
     figure, grid = grid_of(1, len(metrics), (2.0, 2.5))
     for axes, metric in zip(grid[0], metrics, strict=True):
         for i, pair in enumerate(next(iter(modes.values()))):
             means = [tables.profile(reports[pair], metric, k=k).mean() for reports in modes.values()]
             errorbar(axes, means, i, pair)
+        for place, mode in enumerate(modes):
+            limits = (ceilings or {}).get(mode, {})
+            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
         axes.set_xticks(range(len(modes)), list(modes))
         axes.set_xlim(-0.4, len(modes) - 0.5)
         least_span(axes)
@@ -89,7 +102,7 @@ def models_map(places: pd.DataFrame) -> Figure:
             axes.plot(path["x"], path["y"], color=colour(str(role)), lw=1, alpha=0.6)
         for place in mine.itertuples():
             text = f"seed {place.number}" if kind == "embedding" else f"{place.number}"
-            if role != "base" or kind == "embedding":
+            if role == "base" if kind == "embedding" else role != "base":
                 axes.annotate(text, (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("first axis (radians)")

@@ -16,6 +16,7 @@ from realign.figures.style import (
     Reports,
     ceiling_bands,
     ceiling_name,
+    ceiling_steps,
     colour,
     errorbar,
     grid_of,
@@ -192,7 +193,7 @@ def rotations(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None
         frame = tables.profile(report, "inverse_row_entropy", "reference")
         limits = (ceilings or {}).get(group, {})
         ceiling_bands(grid[1, j], {n: tables.profile(r, "inverse_row_entropy") for n, r in limits.items()})
-        line(grid[1, j], frame, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, mean of two half fits")
+        line(grid[1, j], frame, "layer", colour(pair[1]), tables.pair_name(pair))
         grid[1, j].plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="shuffled pairs")
         grid[1, j].set_ylim(0, 1.02)
         layer_axis(grid[1, j], int(frame["layer"].max()), narrow=len(panels) > 2)
@@ -292,12 +293,7 @@ def before_after(
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
     for axes, metric in zip(grid[0], metrics, strict=True):
         for place, limits in enumerate(ceilings):
-            for (name, report), look in zip(limits.items(), CEILING_LINES, strict=False):
-                mean = tables.profile(report, metric, k=k).mean()
-                low, high = (mean[c] if np.isfinite(mean[c]) else mean["value"] for c in ("low", "high"))
-                ends = [place - 0.25, place + 0.3]
-                axes.fill_between(ends, low, high, color=GREY, alpha=0.3, lw=0)
-                axes.plot(ends, [mean["value"]] * 2, color=GREY, lw=1, ls=look, label=ceiling_name(name))
+            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
         for i, pair in enumerate(before):
             reports = [r[pair] for r in (before, after) if pair in r]
             errorbar(axes, [tables.profile(r, metric, k=k).mean() for r in reports], i, pair)

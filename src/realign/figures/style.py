@@ -137,6 +137,15 @@ def ceiling_bands(axes: Axes, frames: Mapping[str, pd.DataFrame]) -> None:
         axes.plot(frame["layer"], frame["value"], color=GREY, lw=1, ls=look, label=ceiling_name(name))
 
 
+def ceiling_steps(axes: Axes, place: int, values: Mapping[str, Any]) -> None:
+    """Draw noise ceilings (rows with value, low, high) around x = ``place``, by their names."""
+    for (name, row), look in zip(values.items(), CEILING_LINES, strict=False):
+        ends = [place - 0.25, place + 0.3]
+        low, high = (row[c] if np.isfinite(row[c]) else row["value"] for c in ("low", "high"))
+        axes.fill_between(ends, low, high, color=GREY, alpha=0.3, lw=0)
+        axes.plot(ends, [row["value"]] * 2, color=GREY, lw=1, ls=look, label=ceiling_name(name))
+
+
 def ceiling_name(name: str) -> str:
     """Write a noise ceiling's name in a legend."""
     return f"noise ceiling ({name})"
