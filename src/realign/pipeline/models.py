@@ -19,6 +19,10 @@ from realign.errors import UsageError, unknown
 from realign.pipeline.graph import Graph, Node, request, text_sources
 
 
+# Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
+READ_TOKENS = 1024
+
+
 @dataclass(frozen=True)
 class Model:
     """A backbone at its place in the graph: what identifies it in keys and what it is made from."""
@@ -46,14 +50,14 @@ class Reader:
     """Any model that can be opened for reading texts: a backbone or a trained embedding model.
 
     ``identity`` goes into keys; ``open`` returns (headless model, tokenizer); ``batch_tokens`` is the
-    padded size of one forward pass: the states of all layers are returned at once, so few at a time.
+    padded size of one forward pass.
     """
 
     slug: str
     identity: dict[str, Any]
     open: Callable[[], tuple[Any, Any]] = field(compare=False, repr=False)
     needs: tuple[Node, ...] = field(default=(), compare=False, repr=False)
-    batch_tokens: int = 1024
+    batch_tokens: int = READ_TOKENS
 
 
 class Models:
