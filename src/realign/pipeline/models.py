@@ -18,7 +18,6 @@ from realign import config as cfg
 from realign.errors import UsageError, unknown
 from realign.pipeline.graph import Graph, Node, request, text_sources
 
-
 # Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
 READ_TOKENS = 1024
 
