@@ -247,27 +247,21 @@ def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]
         to 0 (see calibration).
     """
     left, right = as_pair(x, y, same_width=True)
-    device, d = left.device, left.shape[1]
-    o, u, s = (
-        torch.from_numpy(v).to(device).double()
-        for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values)
-    )
-    v = o.T @ u
-    # Pairs of directions without any data turn freely; they must not divide by zero.
-    gaps = (s[:, None] + s[None, :]).clamp_min(float(s[0]) * 1e-9)
-    squared = o * o
-    slopes = {
-        "inverse_row_entropy": 2 * o * torch.log(squared.clamp_min(1e-300)) / (d * np.log(d)),
-        "diagonal_energy": torch.diag(2 * o.diagonal() / d),
-    }
+    d = left.shape[1]
+    o, u, s = (_like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
     source = left - _like(fitted.source_mean, left)
     target = right - _like(fitted.target_mean, right)
     found = {}
-    for name, slope in slopes.items():
-        turned = u.T @ slope @ v
-        shared = u @ ((turned - turned.T) / gaps) @ v.T
-        size = shared.abs().max().clamp_min(1e-300)  # float32 data: keep the product in range
-        with full_precision():
-            rows = ((source @ (shared / size).to(source.dtype)) * target).sum(1, dtype=torch.float64)
-        found[name] = numpy(rows * size)
+    with full_precision():
+        v = o.T @ u
+        # Pairs of directions without any data turn freely; they must not divide by zero.
+        gaps = (s[:, None] + s[None, :]) / s[0]
+        gaps = gaps.clamp_min(1e-9)
+        for name, turned in (
+            ("inverse_row_entropy", u.T @ (o * torch.log((o * o).clamp_min(1e-30))) @ v / np.log(d)),
+            ("diagonal_energy", (u.T * o.diagonal()) @ v),
+        ):
+            shared = u @ ((turned - turned.T) / gaps) @ v.T
+            rows = ((source @ shared) * (target / s[0])).sum(1, dtype=torch.float64)
+            found[name] = numpy(rows) * 2 / d
     return found

@@ -59,7 +59,7 @@ def probe(work: Work, probes: Mapping[str, Probe]) -> None:
 def _accuracy_interval(found: ProbeResult, name: str, weights: NDArray[Any]) -> tuple[float, float]:
     right = found.correct(name)
     low, high = cal.interval(right.mean(), (right - right.mean()) / len(right), weights)
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _probe_row(
