@@ -68,13 +68,13 @@ def say(
     print(json.dumps(line), flush=True)
 
 
-def stacks(n: int):
+def stacks(n: int, layers: int = LAYERS):
     import torch
 
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(n, WIDTH, generator=generator)
     return [
-        [base + (i + 1) / LAYERS * torch.randn(n, WIDTH, generator=generator) for i in range(LAYERS)]
+        [base + (i + 1) / LAYERS * torch.randn(n, WIDTH, generator=generator) for i in range(layers)]
         for _ in range(2)
     ]
 
@@ -192,38 +192,54 @@ def neighbours(scale: float, repeats: int) -> None:
     say("peak memory of the neighbours above their input", used, 1024.0, "limit", 1.0, "MiB")
 
 
+class Words:
+    """A tokenizer of texts that are token numbers already."""
+
+    pad_token_id = 0
+
+    def __call__(self, texts, add_special_tokens):
+        return {"input_ids": [[int(w) for w in t.split()] for t in texts]}
+
+
+def corpus(tokens: int) -> list[str]:
+    """Texts of 20 to 99 random tokens, about ``tokens`` in all."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [" ".join(map(str, rng.integers(1, 4096, rng.integers(20, 100)))) for _ in range(tokens // 59)]
+
+
+def model(layers: int, seed: int = 0):
+    """A model of the laptop family's width, random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=WIDTH,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+    )
+    config.is_causal = False
+    return LlamaModel(config).eval()
+
+
 def compare(scale: float, repeats: int) -> None:
     """Two 31-layer models of the laptop family's shape, random weights: extraction and all metrics."""
     from types import SimpleNamespace
 
     import numpy as np
     import torch
-    from transformers import LlamaConfig, LlamaModel
 
     from realign import hrsa
     from realign.hrsa.activations import batches, encode
 
     texts = max(20, int(500 * scale))
-    config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=WIDTH,
-        intermediate_size=1536,
-        num_hidden_layers=LAYERS - 1,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-    )
-    config.is_causal = False
-    models = [LlamaModel(config).eval() for _ in range(2)]
-    rng = np.random.default_rng(0)
-
-    class Words:
-        pad_token_id = 0
-
-        def __call__(self, texts, add_special_tokens):
-            return {"input_ids": [[int(w) for w in t.split()] for t in texts]}
-
-    corpus = [" ".join(map(str, rng.integers(1, 4096, rng.integers(20, 100)))) for _ in range(texts)]
-    ids = encode(Words(), corpus, None).ids
+    models, read = [model(LAYERS - 1, seed) for seed in range(2)], corpus(60 * texts)[:texts]
+    ids = encode(Words(), read, None).ids
 
     def bare(model):
         for index in batches([len(row) for row in ids], 2048):
@@ -236,15 +252,16 @@ def compare(scale: float, repeats: int) -> None:
             with torch.inference_mode():
                 model(input_ids=tokens, attention_mask=mask, use_cache=False)
 
-    ours, forward = best(
-        lambda: hrsa.collect(models[0], Words(), corpus, token_budget=2048),
-        lambda: bare(models[0]),
-        repeats=1,
-    )
+    kept = []
+
+    def collect():
+        kept.append(hrsa.collect(models[len(kept)], Words(), read, token_budget=2048))
+
+    ours, forward = best(collect, lambda: bare(models[0]), repeats=2)
+    a, b = kept
     work = f"states of {texts} texts ({sum(map(len, ids))} tokens), {LAYERS} layers"
     say(work, ours, forward, "bare forward pass", 0.9)
-    a, b = (hrsa.collect(m, Words(), corpus, token_budget=2048) for m in models)
-    labels = np.arange(texts) % 5
+    labels = np.arange(len(read)) % 5
     probes = {"texts": hrsa.Probe(a.pooled[-1], b.pooled[-1], labels)}
     for resamples, target, factor in ((200, 1.0, 1), (1000, 1.0, 3)):
         settings = SimpleNamespace(resamples=resamples)
@@ -258,24 +275,37 @@ def compare(scale: float, repeats: int) -> None:
     started = time.perf_counter()
     hrsa.compare_activations(a, b, probes=probes, detail="summary")
     say("summary comparison (checkpoint drift)", time.perf_counter() - started, 8.0, "limit", 1.0)
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    say("peak memory of extraction and comparison, whole process", peak, 3.0, "limit", 1.0, "GiB")
+
+
+GROWTH = """
+import sys; sys.path.insert(0, {path!r}); import hrsa as bench
+from realign import hrsa
+model, tokenizer = bench.model(6), bench.Words()
+hrsa.collect(model, tokenizer, bench.corpus(4096), tokens=1024, token_budget=2048)
+texts = bench.corpus({n})
+"""
 
 
 def growth(scale: float, repeats: int) -> None:
-    """Time by number of tokens: minibatch CKA is linear, neighbours on a stated sample are constant."""
+    """Time and memory by number of tokens read: one is linear, the other constant."""
     from realign import hrsa
 
+    here = str(Path(__file__).resolve().parent)
     for n in (1024, 4096, 16_384, 65_536):
         rows = int(n * scale)
-        xs, ys = (side[:4] for side in stacks_few(rows, 4))
-        (spent,) = best(lambda xs=xs, ys=ys: hrsa.cka_grid(xs, ys, method="minibatch"), repeats=repeats)
+        x, y = stacks(rows, 4)
+        (spent,) = best(lambda x=x, y=y: hrsa.cka_grid(x, y, method="minibatch"), repeats=repeats)
         say(f"minibatch debiased CKA, 4x4 layers, n={rows}", spent, None, "", None)
-
-
-def stacks_few(n: int, layers: int):
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    return [[torch.randn(n, WIDTH, generator=generator) for _ in range(layers)] for _ in range(2)]
+        del x, y
+        read, model_, words, texts = "states of a 7-layer model, 1024 kept", model(6), Words(), corpus(rows)
+        call = lambda m=model_, w=words, t=texts: hrsa.collect(m, w, t, tokens=1024, token_budget=2048)  # noqa: E731
+        (spent,) = best(call, repeats=1)
+        say(f"{read}, n={rows}", spent, None, "", None)
+        code = "hrsa.collect(model, tokenizer, texts, tokens=1024, token_budget=2048)"
+        used = peak_megabytes(code, GROWTH.format(path=here, n=rows))
+        say(f"peak memory above that for 4096 tokens, {read}, n={rows}", used, None, "", None, "MiB")
 
 
 if __name__ == "__main__":

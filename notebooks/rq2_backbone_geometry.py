@@ -17,7 +17,7 @@
 #
 # **The paper's claims.** RLVR preserves global geometry and linear readout (C2), irreversibly reorganises local neighbourhoods (C3), and when prolonged drifts the coordinate basis (C4). SFT restructures the landscape: lower similarity and lower transfer (C5) {cite:p}`chan2026reasoning`.
 #
-# **How it is tested here.** Both models read the same texts once; every hidden state of every layer is compared. Layer 0 is the token embedding and the last layer comes after the final norm. Each figure shows the **reference** estimator (held out, debiased, without sink tokens, chance-corrected: what we stand behind) and, in a second row, the **paper** estimator (as in the paper's public code), see {doc}`../methods`. Bands are 95% intervals over texts.
+# **How it is tested here.** Both models read the same texts once; every hidden state of every layer is compared. Layer 0 is the token embedding and the last layer comes after the final norm. Each figure shows the **reference** estimator (held out, debiased, without sink tokens, chance-corrected: what we stand behind) and, in a second row, the **paper** estimator (as in the paper's public code), see {doc}`../methods`. Bands are 95% intervals over texts. Grey is the **noise ceiling**: the base model against itself, read in bfloat16 instead of float32, and read in other batches. No pair of models can be asked to be more alike than that.
 
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
@@ -39,7 +39,16 @@ study = pipeline.study(
 
 # %%
 pairs = study.comparisons("backbone")
-tables.show(tables.similarity_table(pairs))
+ceilings = {"": study.noise_ceilings("backbone")}
+tables.show(tables.similarity_table(pairs, ceilings[""]))
+
+# %% [markdown]
+# ## Is what RLVR changes less than what SFT changes?
+#
+# The similarity of the first pair minus that of the second, with the texts paired: what both pairs share in a text cancels, so this interval is much narrower than the two above it. Above 0, RLVR has kept more than SFT.
+
+# %%
+tables.show(tables.difference_table(pairs))
 
 # %% [markdown]
 # ## Global geometry: linear CKA
@@ -47,13 +56,13 @@ tables.show(tables.similarity_table(pairs))
 # Every layer of base against every layer of its sibling. A bright diagonal says that the same layer still does the same; the levels off the diagonal say how fast layers differ from one another.
 
 # %% mystnb={"image": {"alt": "Heat maps of linear CKA between all layers of base and reason, and of base and sft, for both estimators"}}
-figures.layer_heatmaps({"": pairs}, "cka")
+figures.layer_heatmaps({"": pairs}, "cka", ceilings=ceilings)
 
 # %% [markdown]
 # The diagonals of those maps, with intervals:
 
 # %% mystnb={"image": {"alt": "Linear CKA of matching layers, by layer, for base and reason and for base and sft"}}
-figures.layer_profiles({"": pairs}, "cka")
+figures.layer_profiles({"": pairs}, "cka", ceilings=ceilings)
 
 # %% [markdown]
 # ## What could fake a similarity
@@ -69,7 +78,7 @@ figures.sinks({"": pairs})
 # The share of a token's nearest neighbours that both models agree on. Chance-corrected above (0 is chance, 1 is the same neighbours), the paper's Jaccard index below. Values for different k are not comparable with each other.
 
 # %% mystnb={"image": {"alt": "k-nearest-neighbour overlap by layer for each k, with chance level"}}
-figures.neighbours({"": pairs})
+figures.neighbours({"": pairs}, ceilings=ceilings)
 
 # %% [markdown]
 # ## Coordinate basis: dimension-wise correlation
@@ -77,10 +86,10 @@ figures.neighbours({"": pairs})
 # Does dimension *i* still mean the same? Over all layer pairs, and one by one at the last layer.
 
 # %% mystnb={"image": {"alt": "Heat maps of the mean dimension-wise correlation between all layers"}}
-figures.layer_heatmaps({"": pairs}, "correlation")
+figures.layer_heatmaps({"": pairs}, "correlation", ceilings=ceilings)
 
 # %% mystnb={"image": {"alt": "Histogram of the correlation of each dimension at the last layer"}}
-figures.correlation_histograms({"": pairs})
+figures.correlation_histograms({"": pairs}, ceilings=ceilings)
 
 # %% [markdown]
 # ## Coordinate basis: orthogonal Procrustes
@@ -88,10 +97,10 @@ figures.correlation_histograms({"": pairs})
 # The best rotation of one model onto the other at the last layer, and how far each of its rows is from a single axis. R² is scored on texts that the rotation was not fitted on (reference) and on the same texts (paper).
 
 # %% mystnb={"image": {"alt": "Absolute Procrustes rotation at the last layer and inverse row entropy by layer"}}
-figures.rotations({"": pairs})
+figures.rotations({"": pairs}, ceilings=ceilings)
 
 # %% mystnb={"image": {"alt": "Variance explained after Procrustes alignment, by layer, held out and in sample"}}
-figures.layer_profiles({"": pairs}, "r2")
+figures.layer_profiles({"": pairs}, "r2", ceilings=ceilings)
 
 # %% [markdown]
 # ## Linear readout: cross-model probes
@@ -99,10 +108,39 @@ figures.layer_profiles({"": pairs}, "r2")
 # A linear classifier fitted on one model's embeddings of texts reads the other model's, without refitting. The target's own probe is the ceiling, the majority class the floor.
 
 # %% mystnb={"image": {"alt": "Bars of probe accuracy on the own and on the other model, with the majority-class floor"}}
-figures.probes({"": pairs})
+figures.probes({"": pairs}, ceilings=ceilings)
 
 # %%
 tables.show(tables.probe_table(pairs))
+
+# %% [markdown]
+# The paper's probe (one split, fixed regularisation, the source's scaling) on the same embeddings:
+
+# %%
+tables.show(tables.probe_table(pairs, "paper"))
+
+# %% [markdown]
+# ## Does it depend on how the models read?
+#
+# The paper's public code lets raw backbones attend in both directions, which they were never trained for. Here both models of a pair read bidirectionally, and then both causally (six layers, reference estimator). A conclusion that holds under one mode only is a conclusion about the mode.
+
+# %% mystnb={"image": {"alt": "Each similarity, mean over layers, under bidirectional and under causal attention, for base and reason and for base and sft"}}
+modes = study.attention_modes()
+figures.attention_modes(modes, ceilings={study.profile.hrsa.attention: ceilings[""]})
+
+# %% [markdown]
+# RLVR's similarity minus SFT's, as in the table at the top, under either mode:
+
+# %%
+tables.show(tables.modes_table(modes))
+
+# %% [markdown]
+# ## Across languages, within one model
+#
+# The same metrics between English interface messages and their translations, on text means of one model, layer by layer: does a model put a message and its translation in the same place, and did tuning change that? 0 is what unrelated texts give; base-Emb, after contrastive learning, is there for scale.
+
+# %% mystnb={"image": {"alt": "CKA, nearest-neighbour overlap and correlation between English and three languages by layer, for each backbone and for base after contrastive learning"}}
+figures.languages(study.alignment())
 
 # %% [markdown]
 # ## What it means at this scale

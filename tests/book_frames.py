@@ -88,8 +88,9 @@ class FakeReport:
     def _probe(self) -> list[dict[str, Any]]:
         accuracy = {"a->a": 0.9, "b->b": 0.9, "a->b": 0.9 * self.similarity, "b->a": 0.9 * self.similarity}
         return [
-            {"text_set": "docs", "direction": d, "scaler": s, "accuracy": x, "macro_f1": x - 0.01}
+            {"text_set": "docs", "direction": d, "scaler": s, "accuracy": x}
             | {"majority": 0.2, "low": x - 0.005, "high": x + 0.005}
+            | {f"{a}_f1{end}": x - 0.01 for a in ("macro", "weighted") for end in ("", "_low", "_high")}
             for d, x in accuracy.items()
             for s in (("source",) if d[0] == d[-1] else ("source", "target"))
         ]
@@ -104,7 +105,12 @@ class FakeReport:
 
     def _energy(self) -> list[dict[str, Any]]:
         return [
-            {"layer": layer, "model": m, "top_dimension_share": 0.3, "top_rows_share": 0.1}
+            {"layer": layer, "model": m}
+            | {
+                f"{share}{end}": 0.3
+                for share in ("top_dimension_share", "top_rows_share")
+                for end in ("", "_low", "_high")
+            }
             for layer in range(LAYERS)
             for m in ("a", "b")
         ]
@@ -214,6 +220,19 @@ def study(**changes: Any) -> SimpleNamespace:
     made = pd.DataFrame(
         [{"artifact": "x", "stage": "compare", "key": "abc", "source": "local", "seconds": 90.0}]
     )
+    alignment = pd.DataFrame(
+        {"model": m, "language": x, "metric": metric, "layer": layer, "value": 0.5, "low": 0.4, "high": 0.6}
+        for m in ("base", "reason", "sft", "base-Emb")
+        for x in ("fr", "ja")
+        for metric in ("cka", "knn@5", "knn@10", "correlation")
+        for layer in (0, 3, 6)
+    )
+    where = [("base", "backbone", 0), ("reason", "backbone", 4), ("reason", "backbone", 36)]
+    where += [("sft", "backbone", 36), ("base", "embedding", 0), ("reason", "embedding", 0)]
+    places = pd.DataFrame(
+        {"role": r, "kind": kind, "number": n, "x": 0.1 * i, "y": 0.01 * i, "x_error": 0.01, "y_error": 0.02}
+        for i, (r, kind, n) in enumerate(where)
+    )
     pairs = {("base", "reason"): FakeReport(0.97), ("base", "sft"): FakeReport(0.7)}
     after = {("base", "reason"): FakeReport(0.95), ("base", "sft"): FakeReport(0.85)}
     facts = {
@@ -223,6 +242,14 @@ def study(**changes: Any) -> SimpleNamespace:
         "training_logs": lambda: logs,
         "comparisons": lambda kind: pairs if kind == "backbone" else after,
         "noise_ceiling": lambda: FakeReport(0.99),
+        "noise_ceilings": lambda kind: (
+            {"another seed": FakeReport(0.99)}
+            if kind == "embedding"
+            else {"bfloat16": FakeReport(0.995), "another batch size": FakeReport(1.0)}
+        ),
+        "attention_modes": lambda: {"bidirectional": pairs, "causal": after},
+        "alignment": lambda: alignment,
+        "models_map": lambda: places,
         "drift": lambda: drift,
         "policy": lambda: behaviour,
         **mechanism(),

@@ -57,18 +57,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_similarity_figure_can_be_drawn(study: Any, tmp_path: Path) -> None:
     before = after = study.comparisons("backbone")
-    ceiling = study.noise_ceiling()
     groups = {"backbones": before, "after CL": after}
+    limits = {"bfloat16": before["base", "reason"], "another batch size": before["base", "sft"]}
+    ceilings = dict.fromkeys(groups, limits)
     drawn = [
-        figures.layer_heatmaps(groups, "cka"),
+        figures.layer_heatmaps(groups, "cka", ceilings=ceilings),
         figures.layer_heatmaps({"": before}, "correlation"),
-        *(figures.layer_profiles(groups, m, ceiling=ceiling) for m in ("cka", "r2", "correlation")),
-        figures.neighbours(groups, ceiling=ceiling),
-        figures.correlation_histograms(groups),
-        figures.rotations(groups),
-        figures.probes(groups),
+        *(figures.layer_profiles(groups, m, ceilings=ceilings) for m in ("cka", "r2", "correlation")),
+        figures.neighbours(groups, ceilings=ceilings),
+        figures.correlation_histograms(groups, ceilings=ceilings),
+        figures.rotations(groups, ceilings=ceilings),
+        figures.probes(groups, ceilings=ceilings),
         figures.sinks({"": before}),
-        figures.before_after(before, after, ceiling),
+        figures.before_after(before, after, [limits, limits]),
+        figures.attention_modes({"bidirectional": before, "causal": after}),
     ]
     for number, figure in enumerate(drawn):
         figure.savefig(tmp_path / f"{number}.svg")
@@ -82,11 +84,28 @@ def test_every_metric_has_a_value_at_the_last_layer_with_an_interval(study: Any)
 
 
 def test_tables_hold_no_missing_number(study: Any) -> None:
-    similarity = tables.similarity_table(study.comparisons("backbone"), study.noise_ceiling())
+    similarity = tables.similarity_table(
+        study.comparisons("backbone"), {"another seed": study.noise_ceiling()}
+    )
     assert len(similarity) == 3 * 6
     assert not similarity.isin(["–", "nan"]).any().any()
-    probes = tables.probe_table(study.comparisons("backbone"))
-    assert not probes.isin(["–", "nan"]).any().any()
+    for estimator in tables.ESTIMATORS:
+        probes = tables.probe_table(study.comparisons("backbone"), estimator)
+        assert not probes.isin(["–", "nan"]).any().any()
+
+
+def test_differences_of_two_pairs_have_intervals_and_are_shown_for_every_mode(study: Any) -> None:
+    pairs = study.comparisons("backbone")
+    table = tables.difference_table(pairs).set_index("similarity")
+    assert len(table) == len(pairs["base", "reason"].influence)
+    value, low, high = map(
+        float, re.findall(r"-?[\d.]+", table.loc["debiased CKA, without sinks", "difference"])
+    )
+    assert 0 < low < value < high  # reason was made with less noise than sft
+    swapped = dict(reversed(list(pairs.items())))
+    both = tables.modes_table({"bidirectional": pairs, "causal": swapped})
+    assert list(both.columns[1:]) == ["bidirectional", "causal"]
+    assert (both["bidirectional"] != both["causal"]).all()
 
 
 def test_verdicts_follow_the_similarities_that_were_put_in(study: Any) -> None:

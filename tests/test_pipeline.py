@@ -34,7 +34,20 @@ def test_keys_are_the_same_in_every_study_of_the_same_profile(own_store):
 def test_other_neighbourhood_sizes_ask_for_new_comparisons_only(own_store):
     before, after = keys(pipeline.study("smoke")), keys(pipeline.study("smoke", k=[5, 20]))
     changed = {stage for stage in before if before[stage] != after[stage]}
-    assert changed == {"compare", "drift", "domains"}
+    assert changed == {"compare", "domains", "drift", "languages"}
+
+
+def test_models_are_read_again_only_when_what_they_read_changes(own_store):
+    def read(**changes: object) -> set[str]:
+        nodes = pipeline.study("smoke", **changes).graph.missing(pipeline.study("smoke", **changes).nodes())
+        return {n.request.key for n in nodes if n.request.stage == "read"}
+
+    before = read()
+    assert before == read(k=[5, 20])
+    assert not before & read(n_texts=60)
+    other = read(attention="causal")  # both modes are read in any case; small batches and bf16 are not
+    assert before & other
+    assert before != other
 
 
 def test_one_seed_more_leaves_what_exists_alone(own_store):

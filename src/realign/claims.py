@@ -150,7 +150,7 @@ def _influence(report: Any, metric: str) -> str:
     if metric == "knn":
         ks = sorted(set(report.frame("knn")["k"]))
         return f"knn@{ks[len(ks) // 2]}"
-    return metric
+    return "procrustes_r2" if metric == "r2" else metric
 
 
 def _transfer(kind: str, role: str) -> Measure:

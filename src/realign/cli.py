@@ -507,7 +507,8 @@ def publish(profile: Profile = "laptop") -> None:
             count += 1
     picture = paths.root() / "book" / "_static" / "readme.svg"
     pairs = {kind: study.comparisons(kind) for kind in ("backbone", "embedding")}
-    figure = figures.before_after(pairs["backbone"], pairs["embedding"], study.noise_ceiling())
+    ceilings = [study.noise_ceilings(kind) for kind in pairs]
+    figure = figures.before_after(pairs["backbone"], pairs["embedding"], ceilings)
     with figures.style():
         figure.savefig(picture, metadata={"Date": None})
     print(f"{count} results are published in {paths.data() / 'results'}; the README's picture is {picture}")

@@ -119,6 +119,10 @@ class HRSASettings(Config):
     k: tuple[int, ...] = (5, 10, 50)
     attention: Attention = "bidirectional"
     resamples: int = Field(default=200, ge=0, description="bootstrap resamples over texts")
+    languages: tuple[str, ...] = Field(
+        default=("fr", "es", "ja"), description="languages that English is aligned with, within each model"
+    )
+    n_messages: int = Field(default=64, ge=8, description="parallel messages of the cross-lingual alignment")
     seed: int = 0
     dtype: DType = "float32"
 

@@ -8,7 +8,7 @@ that tests and verdicts work on numbers and readers see units, signs and roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ METRICS = {
     "diagonal_energy": "share of O on its diagonal",
 }
 ESTIMATORS = ("reference", "paper")
+F1 = ("macro", "weighted")
 
 
 # ---------------------------------------------------------------------------- RQ1: scores
@@ -272,12 +273,11 @@ def _estimator(frame: pd.DataFrame, estimator: str) -> pd.DataFrame:
 
 
 def similarity_table(
-    reports: Mapping[tuple[str, str], Any], ceiling: Any | None = None, k: int | None = None
+    reports: Mapping[tuple[str, str], Any], ceilings: Mapping[str, Any] | None = None, k: int | None = None
 ) -> pd.DataFrame:
-    """Similarity of each pair, reference estimator with 95% intervals over texts, and the paper's mean."""
+    """Similarity of each pair and noise ceiling, with 95% intervals over texts: both estimators."""
     named = {pair_name(pair): report for pair, report in reports.items()}
-    if ceiling is not None:
-        named["noise ceiling"] = ceiling
+    named |= {f"noise ceiling ({name})": report for name, report in (ceilings or {}).items()}
     rows = []
     for name, report in named.items():
         for metric in ("cka", "knn", "correlation", "r2", "inverse_row_entropy", "diagonal_energy"):
@@ -287,22 +287,56 @@ def similarity_table(
                 {"pair": name, "metric": METRICS[metric]}
                 | {"mean over layers": between(mean["value"], mean["low"], mean["high"])}
                 | {"last layer": between(last["value"], last["low"], last["high"])}
-                | {"paper estimator, mean": number(in_sample["value"], 3)}
+                | {"paper estimator, mean": between(in_sample["value"], in_sample["low"], in_sample["high"])}
             )
     return pd.DataFrame(rows)
 
 
-def probe_table(reports: Mapping[tuple[str, str], Any]) -> pd.DataFrame:
+def difference_table(reports: Mapping[tuple[str, str], Any]) -> pd.DataFrame:
+    """Similarity of the first pair minus that of the second, mean over layers, texts paired.
+
+    Above 0: the first pair is more alike. The interval is of the difference itself, so what both pairs
+    share in a text cancels; p is two-sided.
+
+    Raises:
+        ValueError: the two reports have read different tokens.
+    """
+    from realign import hrsa
+
+    columns = ["similarity", "difference", "p"]
+    if len(reports) < 2:
+        return pd.DataFrame(columns=columns)
+    first, second = list(reports.values())[:2]
+    rows = []
+    for metric in first.influence:
+        found = hrsa.difference(first, second, metric)
+        difference = between(found["value"], found["low"], found["high"], 4)
+        rows.append((influence_title(metric), difference, number(found["p"], 4)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def modes_table(modes: Mapping[str, Mapping[tuple[str, str], Any]]) -> pd.DataFrame:
+    """The same differences under every attention mode, one column a mode.
+
+    Args:
+        modes: of ``study.attention_modes()``.
+    """
+    each = {mode: difference_table(reports).set_index("similarity") for mode, reports in modes.items()}
+    table = pd.DataFrame({mode: frame["difference"] for mode, frame in each.items()})
+    return table.rename_axis("first pair − second pair").reset_index()
+
+
+def probe_table(reports: Mapping[tuple[str, str], Any], estimator: str = "reference") -> pd.DataFrame:
     """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
     rows = []
     for (a, b), report in reports.items():
-        frame = report.frame("probe")
+        frame = report.frame("probe" if estimator == "reference" else "probe_paper")
         for _, row in frame.iterrows():
             rows.append(
                 {"pair": pair_name((a, b)), "probe": direction(row["direction"], a, b)}
                 | {"scaler": row["scaler"]}
                 | {"accuracy %": percent(row["accuracy"], row["low"], row["high"])}
-                | {"macro F1 %": number(100 * row["macro_f1"], 1)}
+                | {f"{a} F1 %": percent(*(row[f"{a}_f1{end}"] for end in ("", "_low", "_high"))) for a in F1}
                 | {"majority class %": number(100 * row["majority"], 1)}
             )
     return pd.DataFrame(rows)
@@ -410,6 +444,25 @@ def headline(drift: pd.DataFrame) -> list[str]:
 
 def _neighbours(metric: str) -> int:
     return int(metric.removeprefix("knn@").split("_")[0])
+
+
+def middle_k(metrics: Iterable[str]) -> str:
+    """Return the 'knn@K' of the middle K among metrics."""
+    found = sorted({m for m in metrics if m.startswith("knn@")}, key=_neighbours)
+    return found[len(found) // 2]
+
+
+def influence_title(metric: str) -> str:
+    """Write the name of a metric that a report has influences for in words."""
+    titles = {
+        "cka": "debiased CKA, all tokens",
+        "cka_no_sinks": "debiased CKA, without sinks",
+        "procrustes_r2": "Procrustes R², held out",
+        "inverse_row_entropy": METRICS["inverse_row_entropy"],
+        "diagonal_energy": METRICS["diagonal_energy"],
+        "correlation": METRICS["correlation"],
+    }
+    return titles.get(metric, metric.replace("knn@", "corrected k-NN overlap, k = "))
 
 
 def metric_title(metric: str) -> str:

@@ -198,14 +198,44 @@ def test_attention_is_what_is_asked_for_and_put_back_afterwards(model, texts):
     torch.manual_seed(1)
     other = LlamaModel(model.config).eval()
     settings = SimpleNamespace(cka_tokens=90, k=(5,), resamples=0)
-    first = {}
-    for mode in ("bidirectional", "causal"):
-        report = hrsa.compare(
-            model, other, Words(), texts, settings, attention=mode, metrics=("cka",), detail="summary"
-        )
+    wanted = {"metrics": ("cka",), "detail": "summary"}
+    both = hrsa.compare(model, other, Words(), texts, settings, attention="both", **wanted)
+    assert list(both) == ["bidirectional", "causal"]
+    diagonal = {mode: report.frame("cka_diagonal")["value"].to_numpy() for mode, report in both.items()}
+    for mode, report in both.items():
         assert report.meta["attention"] == mode
-        first[mode] = report.frame("cka_diagonal")["value"].to_numpy()
-    assert np.abs(first["causal"] - first["bidirectional"]).max() > 1e-4
+        alone = hrsa.compare(model, other, Words(), texts, settings, attention=mode, **wanted)
+        np.testing.assert_array_equal(alone.frame("cka_diagonal")["value"], diagonal[mode])
+    assert np.abs(diagonal["causal"] - diagonal["bidirectional"]).max() > 1e-4
     assert model.config.is_causal is False
-    with pytest.raises(ValueError, match="attention 'both' is unknown"):
-        hrsa.compare(model, other, Words(), texts, attention="both")
+    with pytest.raises(ValueError, match="attention 'sideways' is unknown"):
+        hrsa.compare(model, other, Words(), texts, attention="sideways")
+
+
+def test_padding_on_the_left_gives_the_same_states(model, texts):
+    found = hrsa.collect(model, Words(), texts[:6], tokens=10**6, token_budget=4096)
+    ids = Words()(texts[:6], add_special_tokens=False)["input_ids"]
+    longest = max(map(len, ids))
+    padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
+    with torch.no_grad():
+        states = model(input_ids=padded, attention_mask=mask, output_hidden_states=True).hidden_states
+    left = torch.stack(states).numpy()
+    at = longest - np.array([len(row) for row in ids])[found.text_ids] + found.positions
+    np.testing.assert_allclose(left[:, found.text_ids, at], found.states, atol=1e-5)
+
+
+def test_no_reported_number_depends_on_batch_size_or_text_order(model, texts):
+    torch.manual_seed(1)
+    other = LlamaModel(model.config).eval()
+    settings = SimpleNamespace(cka_tokens=90, knn_tokens=90, k=(5,), resamples=50, seed=0)
+    order = np.random.default_rng(2).permutation(len(texts))
+
+    def report(given, budget):
+        states = (hrsa.collect(m, Words(), given, tokens=90, token_budget=budget) for m in (model, other))
+        return hrsa.compare_activations(*states, settings)
+
+    plain, moved = report(texts, 2000), report([texts[i] for i in order], 25)
+    for name, frame in plain.frames.items():
+        if name not in ("cka_null", "knn_variants"):  # re-paired texts are drawn; text means keep their order
+            pd.testing.assert_frame_equal(moved.frame(name), frame, atol=1e-5, rtol=0)

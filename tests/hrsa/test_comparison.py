@@ -60,11 +60,14 @@ def test_frames_have_the_columns_that_the_figures_read(report):
         "cka_diagonal": ["estimator", "variant", "layer", "value", "low", "high"],
         "knn": ["estimator", "layer", "k", "jaccard", "overlap", "chance", "corrected", "low", "high"],
         "procrustes": ["estimator", "layer", "quantity", "value", "low", "high", "null"],
-        "probe": ["text_set", "direction", "scaler", "accuracy", "macro_f1", "majority", "low", "high"],
-        "energy": ["layer", "model", "top_dimension_share", "top_rows_share"],
+        "knn_labels": ["layer", "label", "k", "corrected", "low", "high", "tokens"],
     }
     for name, columns in expected.items():
         assert list(report.frame(name).columns) == columns
+    averages = [f"{name}_f1{end}" for name in ("macro", "weighted") for end in ("", "_low", "_high")]
+    shares = [f"{name}_share{end}" for name in ("top_dimension", "top_rows") for end in ("", "_low", "_high")]
+    for name, columns in (("probe", averages), ("probe_paper", averages), ("energy", shares)):
+        assert set(columns) <= set(report.frame(name).columns)
     assert set(report.frame("probe")["direction"]) == {"a->a", "a->b", "b->b", "b->a"}
     with pytest.raises(ValueError, match="no frame 'nothing'"):
         report.frame("nothing")
@@ -97,13 +100,26 @@ def test_numbers_equal_the_metrics_called_alone(report, models):
     assert paper["value"].item() == pytest.approx(hrsa.inverse_row_entropy(whole.rotation).mean(), abs=1e-4)
 
 
-def test_intervals_hold_their_value_and_the_null_is_far_below(report):
-    for name, column in (("cka_diagonal", "value"), ("correlation_diagonal", "value"), ("knn", "corrected")):
-        frame = report.frame(name).dropna(subset=["low"])
-        if "estimator" in frame:
-            frame = only(frame, estimator="reference")
-        assert len(frame) >= 7
-        assert ((frame["low"] <= frame[column]) & (frame[column] <= frame["high"])).all()
+def test_every_number_by_layer_has_an_interval_that_holds_it_and_the_null_is_far_below(report):
+    columns = {
+        "cka_diagonal": ("value", ""),
+        "correlation_diagonal": ("value", ""),
+        "procrustes": ("value", ""),
+        "knn_labels": ("corrected", ""),
+        "knn_variants": ("corrected", ""),
+        "probe": ("accuracy", ""),
+        "probe_paper": ("weighted_f1", "weighted_f1_"),
+        "energy": ("top_rows_share", "top_rows_share_"),
+    }
+    for name, (value, prefix) in columns.items():
+        frame = report.frame(name)
+        if name == "procrustes":
+            frame = frame[frame["quantity"] != "permutation_energy"]
+        low, high = frame[f"{prefix}low"], frame[f"{prefix}high"]
+        assert ((low <= frame[value]) & (frame[value] <= high)).all(), name
+    knn = report.frame("knn")
+    value = knn["corrected"].where(knn["estimator"] == "reference", knn["jaccard"])
+    assert ((knn["low"] <= value) & (value <= knn["high"])).all()
     r2 = only(report.frame("procrustes"), estimator="reference", quantity="r2").set_index("layer")
     assert (r2["null"].dropna() < 0.1).all()
     assert (r2["value"] > 0.7).all()

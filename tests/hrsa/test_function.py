@@ -33,7 +33,12 @@ def test_predictions_equal_scikit_learn_with_everything_fitted_on_the_source_tra
         own[test], across[test] = model.predict(xn[test]), model.predict(yn[test])
     assert found.score("own") == np.mean(own == labels)
     assert found.score("source") == np.mean(across == labels)
-    assert found.macro_f1("source") == pytest.approx(f1_score(labels, across, average="macro"))
+    for average in ("macro", "weighted"):
+        assert found.f1("source", average) == pytest.approx(f1_score(labels, across, average=average))
+    drawn = np.random.default_rng(0).integers(0, len(labels), size=len(labels))
+    counts = np.bincount(drawn, minlength=len(labels))[None]
+    expected = f1_score(labels[drawn], across[drawn], average="weighted")
+    assert found.f1_resampled("source", counts, "weighted")[0] == pytest.approx(expected)
     assert found.majority == pytest.approx(1 / 3)
 
 
@@ -48,7 +53,7 @@ def test_regression_equals_ridge_and_a_shifted_target_is_repaired_by_its_own_sca
     assert found.score("own") > 0.95
     assert found.score("source") < 0
     assert found.score("target") == pytest.approx(found.score("own"), abs=1e-6)
-    assert np.isnan(found.macro_f1("own"))
+    assert np.isnan(found.f1("own"))
     scaled = StandardScaler().fit(x)
     expected = Ridge(alpha=1.0).fit(scaled.transform(x), value).score(scaled.transform(x), value)
     assert found.score("own") == pytest.approx(expected, abs=0.05)

@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 
 from realign import hrsa
+from realign.hrsa.representation import shape_influence
 
 
 @pytest.fixture
@@ -98,3 +99,43 @@ def test_rotation_angles_recover_a_known_rotation():
     angle = np.radians(30)
     o = scipy.linalg.block_diag([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], 1, -1)
     np.testing.assert_allclose(hrsa.rotation_angles(o), [0, 30, 30, 180], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(80, 6), (12, 9)])
+def test_shape_influence_is_the_derivative_with_respect_to_row_weights(shape):
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=shape) + 2
+    y = x + 0.5 * rng.normal(size=shape)
+
+    def weighted(weights):
+        means = [np.average(v, axis=0, weights=weights) for v in (x, y)]
+        u, _, vt = np.linalg.svd((weights[:, None] * (x - means[0])).T @ (y - means[1]))
+        p = (u @ vt) ** 2
+        entropy = 1 + (p * np.log(p)).sum(1) / np.log(shape[1])
+        return {"inverse_row_entropy": entropy.mean(), "diagonal_energy": np.trace(p) / shape[1]}
+
+    found = shape_influence(hrsa.orthogonal_procrustes(x, y), x, y)
+    for row in (0, 7):
+        step = np.zeros(len(x))
+        step[row] = 1e-5
+        up, down = weighted(1 + step), weighted(1 - step)
+        for name, influence in found.items():
+            assert influence[row] == pytest.approx((up[name] - down[name]) / 2e-5, rel=1e-5)
+            assert influence.sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_interval_of_row_entropy_matches_leaving_texts_out():
+    rng = np.random.default_rng(9)
+    texts, each, d = 200, 10, 8
+    groups = np.repeat(np.arange(texts), each)
+    x = rng.normal(size=(texts, d))[groups] + rng.normal(size=(texts * each, d))
+    y = x + 0.8 * rng.normal(size=x.shape)
+    fitted = hrsa.orthogonal_procrustes(x, y)
+    influence = np.bincount(groups, shape_influence(fitted, x, y)["inverse_row_entropy"])
+
+    def entropy(rows):
+        return hrsa.inverse_row_entropy(hrsa.orthogonal_procrustes(x[rows], y[rows]).rotation).mean()
+
+    left_out = np.array([entropy(groups != t) for t in range(texts)])
+    jackknife = np.sqrt((texts - 1) / texts * ((left_out - left_out.mean()) ** 2).sum())
+    assert np.sqrt((influence**2).sum()) == pytest.approx(jackknife, rel=0.05)

@@ -2,10 +2,12 @@
 
 One look for all: a light card that reads the same on a light and on a dark page, Okabe-Ito colours for
 roles, cividis for heat maps (rasterised inside the SVG), intervals drawn wherever there are any, and the
-noise ceiling (the same recipe under another seed) as a grey band. Figures are made without pyplot, so a
+noise ceiling (the same model in another precision or batch, the same recipe under another seed) as a grey
+band. Figures are made without pyplot, so a
 notebook shows each once and nothing is kept in memory; the SVG of the same numbers is the same bytes.
 """
 
+from realign.figures.factors import attention_modes, languages, models_map
 from realign.figures.landscape import (
     drift_by_domain,
     landscape_measures,
@@ -28,6 +30,7 @@ from realign.figures.similarity import (
 from realign.figures.style import setup, style
 
 __all__ = [
+    "attention_modes",
     "before_after",
     "behaviour_and_drift",
     "correlation_histograms",
@@ -35,8 +38,10 @@ __all__ = [
     "drift_per_behaviour",
     "forest",
     "landscape_measures",
+    "languages",
     "layer_heatmaps",
     "layer_profiles",
+    "models_map",
     "neighbours",
     "probes",
     "recovery",

@@ -14,7 +14,7 @@ from realign.figures.style import (
     GREY,
     OTHERS,
     Reports,
-    ceiling_band,
+    ceiling_bands,
     colour,
     grid_of,
     layer_axis,
@@ -170,7 +170,7 @@ def recovery(before: Reports, after: Reports, ceiling: Any | None = None, k: int
     for i, (pair, report) in enumerate(before.items()):
         for axes, (metric, level) in zip(grid[i], metrics.items(), strict=True):
             if ceiling is not None:
-                ceiling_band(axes, tables.profile(ceiling, metric, k=k))
+                ceiling_bands(axes, {"another seed": tables.profile(ceiling, metric, k=k)})
             shown = tables.profile(report, metric, k=k)
             line(axes, shown, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, backbones", ls="--")
             if pair in after:

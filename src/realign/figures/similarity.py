@@ -10,10 +10,15 @@ from matplotlib.figure import Figure
 
 from realign import tables
 from realign.figures.style import (
+    CEILING_LINES,
     GREY,
+    Ceilings,
     Reports,
-    ceiling_band,
+    ceiling_bands,
+    ceiling_name,
+    ceiling_steps,
     colour,
+    errorbar,
     grid_of,
     layer_axis,
     least_span,
@@ -21,16 +26,22 @@ from realign.figures.style import (
     line,
     styled,
 )
+from realign.writing import between
 
 
 @styled
-def layer_heatmaps(groups: Mapping[str, Reports], metric: str = "cka") -> Figure:
+def layer_heatmaps(
+    groups: Mapping[str, Reports], metric: str = "cka", *, ceilings: Ceilings | None = None
+) -> Figure:
     """Similarity of every layer of one model with every layer of the other.
+
+    Below each map stands the mean of its diagonal with its 95% interval, and the first noise ceiling's.
 
     Args:
         groups: reports by what they are ('backbones', 'after contrastive learning'); a column for each
             pair of each group.
         metric: 'cka' (a row for each estimator) or 'correlation' (one definition, one row).
+        ceilings: noise ceilings by group.
     """
     panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
     rows = ["reference", "paper"] if metric == "cka" else [""]
@@ -48,11 +59,22 @@ def layer_heatmaps(groups: Mapping[str, Reports], metric: str = "cka") -> Figure
             image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, origin="lower", rasterized=True)
             axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair), estimator])), fontsize=8.5)
             narrow = len(panels) > 2
-            layer_axis(axes, matrix.shape[1] - 1, "x", f"layer of {pair[1]}", narrow)
+            under = [f"layer of {pair[1]}", f"diagonal {_diagonal(report, metric, estimator)}"]
+            for ceiling in list((ceilings or {}).get(group, {}).values())[:1]:
+                under.append(f"ceiling {_diagonal(ceiling, metric, estimator)}")
+            layer_axis(axes, matrix.shape[1] - 1, "x", "\n".join(under), narrow)
             layer_axis(axes, matrix.shape[0] - 1, "y", f"layer of {pair[0]}" if j == 0 else "", narrow)
     if image is not None:
         figure.colorbar(image, ax=grid, shrink=0.7, label=tables.METRICS[metric], extend="min")
     return figure
+
+
+def _diagonal(report: Any, metric: str, estimator: str) -> str:
+    """Mean over matching layers, all tokens, with its interval."""
+    frame = report.frame(f"{metric}_diagonal")
+    if estimator:
+        frame = frame[(frame["estimator"] == estimator) & (frame["variant"] == "all")]
+    return between(*frame[["value", "low", "high"]].mean())
 
 
 @styled
@@ -60,7 +82,7 @@ def layer_profiles(
     groups: Mapping[str, Reports],
     metric: str,
     *,
-    ceiling: Any | None = None,
+    ceilings: Ceilings | None = None,
     estimators: Sequence[str] = tables.ESTIMATORS,
     k: int | None = None,
 ) -> Figure:
@@ -69,7 +91,7 @@ def layer_profiles(
     Args:
         groups: reports by what they are; a line for each pair.
         metric: a name in :data:`realign.tables.METRICS`.
-        ceiling: report of the same recipe under another seed, a band in the last group's column.
+        ceilings: noise ceilings by group, bands in that group's column.
         estimators: which rows, of 'reference' and 'paper'.
         k: neighbours for 'knn'.
     """
@@ -77,8 +99,8 @@ def layer_profiles(
     for i, estimator in enumerate(estimators):
         for j, (group, reports) in enumerate(groups.items()):
             axes = grid[i, j]
-            if ceiling is not None and j == len(groups) - 1:
-                ceiling_band(axes, tables.profile(ceiling, metric, estimator, k))
+            limits = (ceilings or {}).get(group, {})
+            ceiling_bands(axes, {n: tables.profile(r, metric, estimator, k) for n, r in limits.items()})
             last = 1
             for pair, report in reports.items():
                 frame = tables.profile(report, metric, estimator, k)
@@ -97,7 +119,7 @@ def layer_profiles(
 
 
 @styled
-def neighbours(groups: Mapping[str, Reports], *, ceiling: Any | None = None) -> Figure:
+def neighbours(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
     """k-NN overlap by layer, a column for each k: chance-corrected above, the paper's Jaccard below.
 
     Values for different k are not comparable with one another; each panel has its own chance level.
@@ -108,8 +130,9 @@ def neighbours(groups: Mapping[str, Reports], *, ceiling: Any | None = None) -> 
     dashes = dict(zip(groups, ("-", "--"), strict=False))
     for i, estimator in enumerate(tables.ESTIMATORS):
         for axes, k in zip(grid[i], ks, strict=True):
-            if ceiling is not None:
-                ceiling_band(axes, tables.profile(ceiling, "knn", estimator, k))
+            limits = {name: r for group in groups for name, r in (ceilings or {}).get(group, {}).items()}
+            bands = {name: tables.profile(r, "knn", estimator, k) for name, r in limits.items()}
+            ceiling_bands(axes, bands)
             for group, reports in groups.items():
                 for pair, report in reports.items():
                     frame = tables.profile(report, "knn", estimator, k)
@@ -125,18 +148,25 @@ def neighbours(groups: Mapping[str, Reports], *, ceiling: Any | None = None) -> 
 
 
 @styled
-def correlation_histograms(groups: Mapping[str, Reports]) -> Figure:
-    """How many dimensions of the last layer correlate how well: 1 means that the axis kept its meaning."""
+def correlation_histograms(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
+    """How many dimensions of the last layer correlate how well: 1 means that the axis kept its meaning.
+
+    The legend gives the mean over dimensions with its 95% interval over texts.
+    """
     figure, grid = grid_of(1, len(groups), (7.8 / len(groups), 2.5), sharex=True, sharey=True)
     edges = np.linspace(-1, 1, 61)
     for axes, (group, reports) in zip(grid[0], groups.items(), strict=True):
         for pair, report in reports.items():
             r = report.frame("correlation_histogram")["r"].dropna().to_numpy()
-            label = (
-                f"{tables.pair_name(pair)}: median {np.median(r):.2f}" if r.size else tables.pair_name(pair)
-            )
+            mean = tables.profile(report, "correlation").iloc[-1]
+            label = f"{tables.pair_name(pair)}: {between(mean['value'], mean['low'], mean['high'])}"
             axes.hist(r, bins=edges, histtype="stepfilled", alpha=0.35, color=colour(pair[1]), label=label)
             axes.hist(r, bins=edges, histtype="step", color=colour(pair[1]))
+        for (name, ceiling), look in zip(
+            (ceilings or {}).get(group, {}).items(), CEILING_LINES, strict=False
+        ):
+            r = ceiling.frame("correlation_histogram")["r"].dropna().to_numpy()
+            axes.hist(r, bins=edges, histtype="step", color=GREY, ls=look, label=ceiling_name(name))
         axes.set_title(group)
         axes.set_xlabel("Pearson r of a dimension, last layer")
         axes.legend(loc="upper left")
@@ -145,7 +175,7 @@ def correlation_histograms(groups: Mapping[str, Reports]) -> Figure:
 
 
 @styled
-def rotations(groups: Mapping[str, Reports]) -> Figure:
+def rotations(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
     """The Procrustes map O of the last layer (absolute values) and how mixed each of its rows is.
 
     A diagonal says that axes kept their place; a full square, that they were mixed. Below: inverse
@@ -161,7 +191,9 @@ def rotations(groups: Mapping[str, Reports]) -> Figure:
         axes.set_xlabel(f"dimension of {pair[1]}")
         axes.set_ylabel(f"dimension of {pair[0]}")
         frame = tables.profile(report, "inverse_row_entropy", "reference")
-        line(grid[1, j], frame, "layer", colour(pair[1]), "held out")
+        limits = (ceilings or {}).get(group, {})
+        ceiling_bands(grid[1, j], {n: tables.profile(r, "inverse_row_entropy") for n, r in limits.items()})
+        line(grid[1, j], frame, "layer", colour(pair[1]), tables.pair_name(pair))
         grid[1, j].plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="shuffled pairs")
         grid[1, j].set_ylim(0, 1.02)
         layer_axis(grid[1, j], int(frame["layer"].max()), narrow=len(panels) > 2)
@@ -181,8 +213,11 @@ def _shrink(matrix: np.ndarray, limit: int = 320) -> np.ndarray:
 
 
 @styled
-def probes(groups: Mapping[str, Reports]) -> Figure:
-    """Linear probes read on their own and on the other model: ceilings, transfer and the majority floor."""
+def probes(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
+    """Linear probes read on their own and on the other model: ceilings, transfer and the majority floor.
+
+    The grey band is transfer between a model and itself under the first noise ceiling.
+    """
     panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
     columns = max(len(reports) for reports in groups.values())
     rows = -(-len(panels) // columns)
@@ -201,6 +236,10 @@ def probes(groups: Mapping[str, Reports]) -> Figure:
             name = f"{pair[1]}, scaler fitted on the {scaler}"
             height = 100 * mine["accuracy"].to_numpy()
             axes.bar(x, height, 0.36, yerr=100 * np.clip(error, 0, None), label=name, **look)
+        for name, ceiling in list((ceilings or {}).get(group, {}).items())[:1]:
+            crossed = ceiling.frame("probe").query("direction in ('a->b', 'b->a') and scaler == 'source'")
+            mean = 100 * crossed[["accuracy", "low", "high"]].mean()
+            axes.axhspan(mean["low"], mean["high"], color=GREY, alpha=0.3, lw=0, label=ceiling_name(name))
         axes.axhline(100 * frame["majority"].mean(), color=GREY, ls=":", label="majority class")
         shuffled = report.frame("probe_controls").query("control == 'shuffled'")["value"].mean()
         axes.axhline(100 * shuffled, color=GREY, ls="--", lw=1, label="shuffled labels")
@@ -224,9 +263,10 @@ def sinks(groups: Mapping[str, Reports]) -> Figure:
                 frame = report.frame("energy")
                 for model, mine in frame.groupby("model", sort=False):
                     role = {"a": pair[0], "b": pair[1]}.get(str(model), str(model))
-                    mine = mine.assign(value=mine[column]).sort_values("layer")
+                    ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
+                    mine = mine.assign(**{k: mine[v] for k, v in ends.items()}).sort_values("layer")
                     name = " ".join(filter(None, [role, group]))
-                    line(axes, mine[["layer", "value"]], "layer", colour(role), name)
+                    line(axes, mine, "layer", colour(role), name)
         axes.set_title(f"share of squared norm {title}")
         axes.set_ylim(0, 1.02)
         layer_axis(axes, int(frame["layer"].max()))
@@ -235,24 +275,28 @@ def sinks(groups: Mapping[str, Reports]) -> Figure:
 
 
 @styled
-def before_after(before: Reports, after: Reports, ceiling: Any | None = None, k: int | None = None) -> Figure:
-    """RQ3 at a glance: each similarity, mean over layers, from backbone to embedding model."""
+def before_after(
+    before: Reports,
+    after: Reports,
+    ceilings: Sequence[Mapping[str, Any]] = ({}, {}),
+    k: int | None = None,
+) -> Figure:
+    """RQ3 at a glance: each similarity, mean over layers, from backbone to embedding model.
+
+    Args:
+        before: reports of the backbones.
+        after: reports of the embedding models.
+        ceilings: noise ceilings of either, by name: grey bands on their side.
+        k: neighbours for k-NN overlap; None takes the middle one.
+    """
     metrics = ("cka", "knn", "correlation", "r2")
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
     for axes, metric in zip(grid[0], metrics, strict=True):
-        if ceiling is not None:
-            mean = tables.profile(ceiling, metric, k=k).mean()
-            low, high = mean["low"], mean["high"]
-            if np.isfinite(low):
-                axes.axhspan(low, high, color=GREY, alpha=0.35, lw=0)
-            axes.axhline(mean["value"], color=GREY, lw=1, ls="--", label="noise ceiling")
+        for place, limits in enumerate(ceilings):
+            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
         for i, pair in enumerate(before):
-            ends = [tables.profile(r[pair], metric, k=k).mean() for r in (before, after) if pair in r]
-            x = np.arange(len(ends)) + 0.05 * i
-            y = np.array([e["value"] for e in ends])
-            error = np.array([[e["value"] - e["low"], e["high"] - e["value"]] for e in ends]).T
-            axes.errorbar(x, y, np.clip(np.nan_to_num(error), 0, None), color=colour(pair[1]), marker="o",
-                          capsize=2, label=tables.pair_name(pair))  # fmt: skip
+            reports = [r[pair] for r in (before, after) if pair in r]
+            errorbar(axes, [tables.profile(r, metric, k=k).mean() for r in reports], i, pair)
         axes.set_xticks([0, 1], ["backbone", "after CL"])
         axes.set_xlim(-0.3, 1.35)
         least_span(axes)

@@ -12,6 +12,7 @@ from realign.hrsa.calibration import classical_mds, permutation_test
 from realign.hrsa.comparison import compare, compare_activations
 from realign.hrsa.function import ProbeResult, cross_model_probe
 from realign.hrsa.geometry import cka_grid, cka_with_influence, energy, linear_cka, standardise
+from realign.hrsa.maps import ModelsMap, cka_distances, models_map
 from realign.hrsa.neighbours import KNNOverlap, knn_overlap, nearest
 from realign.hrsa.report import Report
 from realign.hrsa.representation import (
@@ -24,16 +25,18 @@ from realign.hrsa.representation import (
     permutation_energy,
     rotation_angles,
 )
-from realign.hrsa.summary import cka_distances, difference, drift_summary
+from realign.hrsa.summary import by_layer, difference, drift_summary
 from realign.hrsa.work import Probe
 
 __all__ = [
     "Activations",
     "KNNOverlap",
+    "ModelsMap",
     "Probe",
     "ProbeResult",
     "Procrustes",
     "Report",
+    "by_layer",
     "cka_distances",
     "cka_grid",
     "cka_with_influence",
@@ -52,6 +55,7 @@ __all__ = [
     "inverse_row_entropy",
     "knn_overlap",
     "linear_cka",
+    "models_map",
     "nearest",
     "orthogonal_procrustes",
     "permutation_energy",

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from realign.hrsa.geometry import SINK_RATIO
 from realign.hrsa.report import Report
 from realign.hrsa.work import Detail, Options, Probe, Work
 
+Mode = Literal["bidirectional", "causal"]
 METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
 
 NOTES = {
@@ -26,7 +27,8 @@ NOTES = {
     "seeded token sample instead of all tokens",
     "reference": "debiased CKA, Procrustes held out by text (both halves in turn), neighbours of the same text "
     "excluded and chance-corrected, cross-validated probes with regularisation chosen on the source",
-    "interval": "95%, texts resampled through their influences; models and fitted maps are held fixed",
+    "interval": "95%, texts resampled through their influences (F1: themselves); models are held fixed, and so "
+    "are fitted maps, except where the number is the shape of the map",
     "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of either model",
     "null": "texts of one model paired with other texts of the other; for Procrustes at every fifth layer "
     "(one draw) and the last (mean of ten)",
@@ -141,6 +143,20 @@ def _sample_digest(a: Activations, rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(picked.tobytes()).hexdigest()[:16]
 
 
+@overload
+def compare(
+    model_a: Any, model_b: Any, tokenizers: Any, texts: Sequence[str], settings: Any = None, *,
+    attention: Mode | None = None, progress: Progress | None = None, **options: Any,
+) -> Report: ...  # fmt: skip
+
+
+@overload
+def compare(
+    model_a: Any, model_b: Any, tokenizers: Any, texts: Sequence[str], settings: Any = None, *,
+    attention: Literal["both"], progress: Progress | None = None, **options: Any,
+) -> dict[Mode, Report]: ...  # fmt: skip
+
+
 def compare(
     model_a: Any,
     model_b: Any,
@@ -148,10 +164,10 @@ def compare(
     texts: Sequence[str],
     settings: Any = None,
     *,
-    attention: Literal["bidirectional", "causal"] | None = None,
+    attention: Mode | Literal["both"] | None = None,
     progress: Progress | None = None,
     **options: Any,
-) -> Report:
+) -> Report | dict[Mode, Report]:
     """Compare two loaded models on texts: one forward pass each, then :func:`compare_activations`.
 
     Args:
@@ -161,10 +177,21 @@ def compare(
         texts: what both read; none may be empty.
         settings: as in compare_activations; also max_tokens (default: 512).
         attention: read both models in this mode (for models that follow ``config.is_causal``, such as Llama,
-            Qwen2 and Qwen3); None leaves them as they are. Call twice to see whether a conclusion depends on it.
+            Qwen2 and Qwen3); None leaves them as they are. 'both' reads and compares in either mode, to see
+            whether a conclusion depends on it.
         progress: see `extract`.
         **options: passed to compare_activations.
+
+    Returns:
+        A report; with 'both' a report for each mode.
     """
+    if attention == "both":
+        return {
+            mode: compare(
+                model_a, model_b, tokenizers, texts, settings, attention=mode, progress=progress, **options
+            )
+            for mode in get_args(Mode)
+        }
     first, second = tokenizers if isinstance(tokenizers, tuple | list) else (tokenizers, tokenizers)
     choice = Options.read(settings)
     keep = max(choice.cka_tokens, choice.knn_tokens)
@@ -190,7 +217,7 @@ def compare(
 def _attention(model: Any, mode: str | None) -> Iterator[None]:
     """Set ``config.is_causal`` for a while."""
     if mode not in (None, "bidirectional", "causal"):
-        raise ValueError(f"attention '{mode}' is unknown; choose 'bidirectional' or 'causal'")
+        raise ValueError(f"attention '{mode}' is unknown; choose 'bidirectional', 'causal' or 'both'")
     before = getattr(model.config, "is_causal", None)
     if mode is not None:
         model.config.is_causal = mode == "causal"

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
@@ -61,11 +60,26 @@ class ProbeResult:
             return float(1 + self.correct(name).mean() / self.truth.var())
         return float(self.correct(name).mean())
 
-    def macro_f1(self, name: str) -> float:
-        """Mean F1 over classes in [0, 1]; NaN for regression."""
+    def f1(self, name: str, average: Literal["macro", "weighted"] = "macro") -> float:
+        """F1 in [0, 1], averaged over classes equally or by how many texts they have; NaN for regression."""
+        return float(self.f1_resampled(name, np.ones((1, len(self.truth))), average)[0])
+
+    def f1_resampled(
+        self, name: str, weights: NDArray[Any], average: Literal["macro", "weighted"] = "macro"
+    ) -> NDArray[np.float64]:
+        """F1 (r,) of each row of ``weights`` (r, m), which say how often every tested text counts."""
         if self.task == "regression":
-            return float("nan")
-        return float(f1_score(self.truth, self.predictions[name], average="macro", zero_division=0))
+            return np.full(len(weights), np.nan)
+        predicted = self.predictions[name]
+        classes = np.arange(int(max(self.truth.max(), predicted.max())) + 1)
+        true, found = self.truth[:, None] == classes, predicted[:, None] == classes
+        support = weights @ true
+        total = support + weights @ found
+        with np.errstate(invalid="ignore"):
+            score = np.where(total > 0, 2 * (weights @ (true & found)) / total, 0.0)
+        # As scikit-learn: a class counts where it is true or predicted.
+        shares = (total > 0).astype(np.float64) if average == "macro" else support
+        return (score * shares).sum(axis=1) / shares.sum(axis=1)
 
     @property
     def majority(self) -> float:

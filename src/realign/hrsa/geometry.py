@@ -222,11 +222,12 @@ def _minibatch(left: list[Tensor], right: list[Tensor], batch: int) -> np.ndarra
 
 @dataclass(frozen=True)
 class CKAResult:
-    """CKA of one pair with the influence of each row on the debiased value (see calibration)."""
+    """CKA of one pair with the influence (n,) of each row on the debiased and the biased value."""
 
     biased: float
     debiased: float
     influence: np.ndarray
+    biased_influence: np.ndarray
 
 
 def cka_with_influence(x: Any, y: Any) -> CKAResult:
@@ -255,6 +256,8 @@ def cka_with_influence(x: Any, y: Any) -> CKAResult:
             ]
         k, l_ = _row_squares(xc), _row_squares(yc)
     biased = float(rows[0].sum() / torch.sqrt(rows[1].sum() * rows[2].sum()))
+    shares_of = [row / row.sum() for row in rows]
+    plain = numpy(biased * (2 * shares_of[0] - shares_of[1] - shares_of[2]))
     pairs = ((k, l_), (k, k), (l_, l_))
     shares = [
         hsic(row, p * q, (p * q.sum() + p.sum() * q) / 2, n, "debiased")
@@ -262,11 +265,11 @@ def cka_with_influence(x: Any, y: Any) -> CKAResult:
     ]
     cross_hsic, hsic_x, hsic_y = (share.sum() for share in shares)
     if float(hsic_x) <= 0 or float(hsic_y) <= 0:
-        return CKAResult(biased, float("nan"), np.full(n, np.nan))
+        return CKAResult(biased, float("nan"), np.full(n, np.nan), plain)
     scale = torch.sqrt(hsic_x * hsic_y)
     value = cross_hsic / scale
     influence = 2 * shares[0] / scale - value * (shares[1] / hsic_x + shares[2] / hsic_y)
-    return CKAResult(biased, float(value), numpy(influence))
+    return CKAResult(biased, float(value), numpy(influence), plain)
 
 
 def standardise(x: Any) -> Tensor:
@@ -284,11 +287,14 @@ class Energy:
         top_dimension: share of the norm in its largest dimension, 1/d to 1.
         top_rows: share in the largest 1% of rows (at least one row).
         norm_ratio: (n,) norm of each uncentred row / median norm.
+        influence: (2, n) influence of each row on the two shares; which dimension and rows are on top is
+            held fixed.
     """
 
     top_dimension: float
     top_rows: float
     norm_ratio: np.ndarray
+    influence: np.ndarray
 
 
 def energy(x: Any) -> Energy:
@@ -300,11 +306,13 @@ def energy(x: Any) -> Energy:
     few = max(1, round(0.01 * len(by_row)))
     norms = torch.sqrt(_row_squares(values))
     median = norms.median().clamp_min(1e-300)
-    return Energy(
-        float(squared.sum(0, dtype=torch.float64).max() / total),
-        float(by_row.topk(few).values.sum() / total),
-        numpy(norms / median),
-    )
+    by_dimension = squared.sum(0, dtype=torch.float64)
+    top = by_row.topk(few)
+    on_top = torch.zeros_like(by_row).index_fill_(0, top.indices, 1.0)
+    shares = [float(by_dimension.max() / total), float(top.values.sum() / total)]
+    parts = [squared[:, by_dimension.argmax()].double(), by_row * on_top]
+    influence = [numpy((part - share * by_row) / total) for part, share in zip(parts, shares, strict=True)]
+    return Energy(shares[0], shares[1], numpy(norms / median), np.stack(influence))
 
 
 SINK_RATIO = 5.0

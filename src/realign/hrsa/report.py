@@ -10,20 +10,22 @@ Frames and their columns (layer 0 is the token embedding, the last layer follows
   layer -1 is the maximum over layers)
 - knn: estimator ('paper' excludes self only, 'reference' the whole text), layer, k, jaccard, overlap,
   chance, corrected, low, high (interval of `jaccard` for paper, of `corrected` for reference);
-  knn_variants: variant ('centred', 'standardised', 'text'), then the same; knn_labels: layer, label, k,
-  corrected, tokens
-- procrustes: estimator ('paper' in sample, 'reference' held out), layer, quantity, value, low, high, null
+  knn_variants: variant ('centred', 'standardised', 'text'), then the same; knn_labels (last layer): layer,
+  label, k, corrected, low, high, tokens
+- procrustes: estimator ('paper' in sample, 'reference' held out), layer, quantity (r2, cosine,
+  residual_variance, inverse_row_entropy, diagonal_energy; full detail, last layer: permutation_energy),
+  value, low, high, null
 - rotation_angles: angle (degrees, sorted)
-- probe: text_set, direction, scaler, accuracy, macro_f1, majority, low, high; probe_controls: text_set,
+- probe: text_set, direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1, each with
+  _low and _high; probe_controls: text_set,
   direction, control ('procrustes', 'shuffled', 'transfer_ratio', 'transfer_ratio_procrustes'), value, low, high;
   probe_paper: the columns of probe
-- energy: layer, model ('a', 'b'), top_dimension_share, top_rows_share
+- energy: layer, model ('a', 'b'), top_dimension_share and top_rows_share, each with _low and _high
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,7 @@ def shrink_rotation(rotation: NDArray[Any], width: int = STORED_WIDTH) -> tuple[
     return small.astype(np.float16), block
 
 
-def tidy(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Build a frame from columns, scalars repeated."""
-    return pd.DataFrame(dict(columns))
+def grid_frame(values: NDArray[Any]) -> pd.DataFrame:
+    """Tidy a matrix of layer pairs: layer_a, layer_b, value."""
+    a, b = np.indices(values.shape)
+    return pd.DataFrame({"layer_a": a.ravel(), "layer_b": b.ravel(), "value": values.ravel()})

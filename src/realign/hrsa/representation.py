@@ -110,12 +110,16 @@ class AlignmentScore:
 
 @dataclass(frozen=True)
 class Procrustes:
-    """An orthogonal map from X to Y: ``(x - source_mean) @ rotation + target_mean``."""
+    """An orthogonal map from X to Y: ``(x - source_mean) @ rotation + target_mean``.
+
+    ``left_vectors`` (d, d) and ``singular_values`` (d,) are U and S of Xc'Yc = U S V'.
+    """
 
     rotation: np.ndarray
     source_mean: np.ndarray
     target_mean: np.ndarray
     singular_values: np.ndarray
+    left_vectors: np.ndarray
 
     def transform(self, x: Any) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
@@ -182,7 +186,11 @@ def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
         )
     u, s, vt = torch.linalg.svd(cross / largest)  # scaled: float32 squares of massive activations
     return Procrustes(
-        numpy(u @ vt), numpy(source_mean), numpy(target_mean), numpy(s.double() * largest.double())
+        numpy(u @ vt),
+        numpy(source_mean),
+        numpy(target_mean),
+        numpy(s.double() * largest.double()),
+        numpy(u),
     )
 
 
@@ -220,3 +228,40 @@ def rotation_angles(rotation: Array) -> np.ndarray:
     """Angles of O's eigenvalues in degrees, 0 (kept) to 180 (reflected), sorted. (d,) float64."""
     o = numpy(as_matrix(rotation, "rotation", rows=1).double())
     return np.sort(np.degrees(np.abs(np.angle(np.linalg.eigvals(o)))))
+
+
+def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]:
+    """How much each of the rows that a map was fitted on moves the shape of its rotation.
+
+    With Xc'Yc = U S V', a change dM of that product turns O by U K V', K_ij = (A_ij - A_ji) / (s_i + s_j)
+    and A = U' dM V (the derivative of the polar factor). More weight on row p is dM = x_p y_p', which gives
+    the influence ``x_p' G y_p`` for a matrix G that all rows share.
+
+    Args:
+        fitted: what :func:`orthogonal_procrustes` made of ``x`` and ``y``.
+        x: the same source rows (n, d).
+        y: the same target rows (n, d).
+
+    Returns:
+        'inverse_row_entropy' (of its mean over rows of O) and 'diagonal_energy', each (n,) float64 that sums
+        to 0 (see calibration).
+    """
+    left, right = as_pair(x, y, same_width=True)
+    d = left.shape[1]
+    o, u, s = (_like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
+    source = left - _like(fitted.source_mean, left)
+    target = right - _like(fitted.target_mean, right)
+    found = {}
+    with full_precision():
+        v = o.T @ u
+        # Pairs of directions without any data turn freely; they must not divide by zero.
+        gaps = (s[:, None] + s[None, :]) / s[0]
+        gaps = gaps.clamp_min(1e-9)
+        for name, turned in (
+            ("inverse_row_entropy", u.T @ (o * torch.log((o * o).clamp_min(1e-30))) @ v / np.log(d)),
+            ("diagonal_energy", (u.T * o.diagonal()) @ v),
+        ):
+            shared = u @ ((turned - turned.T) / gaps) @ v.T
+            rows = ((source @ shared) * (target / s[0])).sum(1, dtype=torch.float64)
+            found[name] = numpy(rows) * 2 / d
+    return found

@@ -1,8 +1,7 @@
-"""What several reports or models say together: curves, differences, maps."""
+"""What a report says in brief, and what two reports say together: curves and differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from realign.hrsa import calibration as cal
-from realign.hrsa.activations import Activations
-from realign.hrsa.geometry import cka_grid
 from realign.hrsa.report import Report
 
 
@@ -21,9 +18,9 @@ def drift_summary(report: Report) -> pd.DataFrame:
 
     Returns:
         frame with metric, value, low, high. Metrics: ``correlation``, ``cka`` and ``cka_no_sinks``
-        (debiased), ``knn@K`` (chance-corrected) and ``procrustes_r2`` (held out), each with ``_mean`` (over the
-        report's layers) and ``_last``; ``inverse_row_entropy_last``; ``probe_transfer`` (mean transfer ratio of
-        both directions).
+        (debiased), ``knn@K`` (chance-corrected), ``procrustes_r2`` (held out), ``inverse_row_entropy`` and
+        ``diagonal_energy`` of the Procrustes map, each with ``_mean`` (over the report's layers) and ``_last``;
+        ``probe_transfer`` (mean transfer ratio of both directions).
     """
     frames = report.frames
     records: list[tuple[str, float, float, float]] = []
@@ -37,15 +34,25 @@ def drift_summary(report: Report) -> pd.DataFrame:
             low, high = cal.interval(number, effect, weights)
             top = max(1.0, float(number))  # no metric exceeds 1
             records.append((f"{metric}_{suffix}", float(number), float(low), min(float(high), top)))
-    if "procrustes" in frames:
-        chosen = _pick(frames["procrustes"], estimator="reference", quantity="inverse_row_entropy")
-        value, low, high = chosen[["value", "low", "high"]].to_numpy(dtype=float)[-1]
-        records.append(("inverse_row_entropy_last", float(value), float(low), float(high)))
     if "probe_controls" in frames:
         chosen = _pick(frames["probe_controls"], control="transfer_ratio")
         value, low, high = chosen[["value", "low", "high"]].to_numpy(dtype=float).mean(axis=0)
         records.append(("probe_transfer", float(value), float(low), float(high)))
     return pd.DataFrame(records, columns=["metric", "value", "low", "high"])
+
+
+def by_layer(report: Report) -> pd.DataFrame:
+    """Reference value of every metric that has influences, layer by layer: metric, layer, value, low, high."""
+    frames = []
+    for metric, influence in report.influence.items():
+        weights = cal.resample_weights(influence.shape[1], report.meta["resamples"], report.meta["seed"])
+        value = _layer_values(report, metric)
+        low, high = cal.interval(value, influence, weights)
+        layers = report.meta["influence_layers"][metric]
+        frames.append(
+            pd.DataFrame({"metric": metric, "layer": layers, "value": value, "low": low, "high": high})
+        )
+    return pd.concat(frames, ignore_index=True)
 
 
 def _pick(frame: pd.DataFrame, **equal: Any) -> pd.DataFrame:
@@ -101,29 +108,8 @@ def _layer_values(report: Report, metric: str) -> NDArray[Any]:
     if metric.startswith("knn@"):
         part = _pick(frames["knn"], estimator="reference", k=int(metric.removeprefix("knn@")))
         return part["corrected"].to_numpy()
-    if metric == "procrustes_r2":
-        return _pick(frames["procrustes"], estimator="reference", quantity="r2")["value"].to_numpy()
+    if metric in ("procrustes_r2", "inverse_row_entropy", "diagonal_energy"):
+        quantity = metric.removeprefix("procrustes_")
+        return _pick(frames["procrustes"], estimator="reference", quantity=quantity)["value"].to_numpy()
     variant = "no_sinks" if metric == "cka_no_sinks" else "all"
     return _pick(frames["cka_diagonal"], estimator="reference", variant=variant)["value"].to_numpy()
-
-
-def cka_distances(models: Mapping[str, Activations], *, layer: int = -1, tokens: int = 4096) -> pd.DataFrame:
-    """Distances between many models: arccos of debiased CKA at one layer, in radians (0 to pi).
-
-    Feed the values to `classical_mds` for a map of base, siblings and checkpoints.
-    """
-    names = list(models)
-    first = models[names[0]]
-    for other in names[1:]:
-        if not np.array_equal(models[other].token_ids, first.token_ids):
-            raise ValueError(
-                f"'{other}' and '{names[0]}' hold different tokens; read the same texts with both"
-            )
-    rows = np.arange(first.states.shape[1])
-    if tokens < len(rows):
-        rows = np.sort(np.random.default_rng(0).permutation(len(rows))[:tokens])
-    stack = [np.asarray(m.states[layer][rows]) for m in models.values()]
-    grid = np.clip(cka_grid(stack, stack), -1, 1)
-    distance = np.arccos(grid)
-    np.fill_diagonal(distance, 0.0)
-    return pd.DataFrame((distance + distance.T) / 2, index=names, columns=names)

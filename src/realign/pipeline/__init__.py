@@ -21,6 +21,7 @@ from realign import hardware, paths
 from realign.errors import RealignError, UsageError
 from realign.pipeline.behaviour import Behaviour
 from realign.pipeline.graph import PUBLISHED, VERSIONS, Graph, Node
+from realign.pipeline.languages import Languages
 from realign.pipeline.mechanism import Mechanism
 from realign.pipeline.models import Model, Models, Reader
 from realign.pipeline.scoring import Scoring
@@ -44,6 +45,7 @@ class Study:
         self.graph = Graph(store)
         self.models = Models(self.graph, profile)
         self.similarity = Similarity(self.graph, profile, self.models)
+        self.languages = Languages(self.graph, profile, self.models)
         self.behaviour = Behaviour(self.graph, profile, self.models)
         self.mechanism = Mechanism(self.graph, profile, self.models)
 
@@ -58,6 +60,7 @@ class Study:
             *self.behaviour.nodes().values(),
             *self.models.tuning_log_nodes().values(),
             *self.similarity.nodes(),
+            *self.languages.nodes().values(),
             *self.mechanism.nodes(),
             *self.models.training_log_nodes().values(),
             *self.scoring.nodes(),
@@ -88,9 +91,29 @@ class Study:
         """HRSA reports by pair of roles, of 'backbone' or 'embedding' models."""
         return self.similarity.comparisons(kind)
 
+    def noise_ceilings(self, kind: str) -> dict[str, Any]:
+        """HRSA reports of a model with itself under what should not matter, by name.
+
+        Of 'backbone' models: base in another precision and with another batch size. Of 'embedding'
+        models: the same recipe under two seeds (empty when there is one seed).
+        """
+        return self.similarity.ceilings(kind)
+
     def noise_ceiling(self) -> Any:
         """HRSA report of the same recipe under two seeds, or None when there is one seed."""
-        return self.similarity.noise_ceiling()
+        return next(iter(self.noise_ceilings("embedding").values()), None)
+
+    def attention_modes(self) -> dict[str, dict[tuple[str, str], Any]]:
+        """HRSA reports (cheap metrics) of the backbones by attention mode and pair of roles."""
+        return self.similarity.modes()
+
+    def alignment(self) -> pd.DataFrame:
+        """English against other languages within a model: model, language, metric, layer, value, low, high."""
+        return self.languages.frame()
+
+    def models_map(self) -> pd.DataFrame:
+        """Places of all models on a plane, see :meth:`Similarity.models_map`."""
+        return self.similarity.models_map()
 
     def drift(self) -> pd.DataFrame:
         """Representation drift along tuning: role, step, metric, value, low, high."""

@@ -16,8 +16,7 @@ import pandas as pd
 from realign import config as cfg
 from realign import hardware, progress, texts
 from realign.pipeline.graph import Graph, Node, request, text_sources
-from realign.pipeline.models import Model, Models
-from realign.pipeline.similarity import READ_TOKENS
+from realign.pipeline.models import READ_TOKENS, Model, Models
 
 TASK = "task"  # the domain of the problems that tuning trains on
 NEUTRAL = "docs"

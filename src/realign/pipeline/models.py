@@ -18,6 +18,9 @@ from realign import config as cfg
 from realign.errors import UsageError, unknown
 from realign.pipeline.graph import Graph, Node, request, text_sources
 
+# Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
+READ_TOKENS = 1024
+
 
 @dataclass(frozen=True)
 class Model:
@@ -45,13 +48,15 @@ class Model:
 class Reader:
     """Any model that can be opened for reading texts: a backbone or a trained embedding model.
 
-    ``identity`` goes into keys; ``open`` returns (headless model, tokenizer).
+    ``identity`` goes into keys; ``open`` returns (headless model, tokenizer); ``batch_tokens`` is the
+    padded size of one forward pass.
     """
 
     slug: str
     identity: dict[str, Any]
     open: Callable[[], tuple[Any, Any]] = field(compare=False, repr=False)
     needs: tuple[Node, ...] = field(default=(), compare=False, repr=False)
+    batch_tokens: int = READ_TOKENS
 
 
 class Models:
@@ -275,13 +280,17 @@ class Models:
         return Embedder.from_directory(directory, device=str(compute.device), dtype=compute.dtype)
 
     # -- readers
-    def read_backbone(self, model: Model) -> Reader:
-        """A backbone as HRSA reads it: in the profile's attention mode and dtype."""
-        settings = self.profile.hrsa
+    def read_backbone(
+        self, model: Model, attention: cfg.Attention | None = None, dtype: cfg.DType | None = None
+    ) -> Reader:
+        """A backbone as HRSA reads it: in the profile's attention mode and dtype unless told otherwise."""
+        mode = attention or self.profile.hrsa.attention
+        precision = dtype or self.profile.hrsa.dtype
+        other = [mode] * (attention is not None) + [precision] * (dtype is not None)
         return Reader(
-            model.slug,
-            {"backbone": model.identity},
-            lambda: self.open(model, settings.attention, settings.dtype),
+            "-".join([model.slug, *other]),
+            {"backbone": model.identity, "attention": mode, "dtype": precision},
+            lambda: self.open(model, mode, precision),
             model.needs,
         )
 
@@ -297,7 +306,9 @@ class Models:
             embedder = self.embedder(self.graph.run(train).path / place, self.profile.hrsa.dtype)
             return embedder.model, embedder.tokenizer
 
-        identity = {"train": train.request.key} | ({} if step is None else {"step": step})
+        identity: dict[str, Any] = {"train": train.request.key, "dtype": self.profile.hrsa.dtype}
+        if step is not None:
+            identity["step"] = step
         slug = f"{role}-emb-seed{seed}" + ("" if step is None else f"-step{step}")
         return Reader(slug, identity, load, (train,))
 

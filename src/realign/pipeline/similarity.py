@@ -1,77 +1,107 @@
-"""HRSA comparisons: each model reads the texts once, every pair is computed from what was kept."""
+"""HRSA comparisons: every pair is computed from what each model's one pass over the texts has left."""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from realign import backbones, hardware, progress, texts
 from realign import config as cfg
+from realign import hardware
 from realign.errors import RealignError, UsageError
-from realign.pipeline.graph import Graph, Node, request, text_sources
+from realign.pipeline.graph import Graph, Node, request
 from realign.pipeline.models import Models, Reader
-from realign.store import canonical
+from realign.pipeline.reading import Reading
 
-# States of so many models stay in memory: the base, one sibling, and one to spare.
-KEPT = 3
-FEWEST = 10
-# Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
-READ_TOKENS = 1024
 # What a drift node asks of HRSA, beside the defaults of a full comparison.
 DRIFT: dict[str, Any] = {"metrics": ("correlation", "cka", "knn", "procrustes", "probe"), "detail": "summary"}
+# The settings that a comparison of two readings depends on.
+COMPARED = {"cka_tokens", "knn_tokens", "k", "resamples", "seed"}
 
 
 class Similarity:
-    """Reports of model pairs: backbones, embedding models, checkpoints."""
+    """Reports of model pairs: backbones, embedding models, checkpoints, and a model with itself."""
 
     def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
         self.graph = graph
         self.profile = profile
         self.models = models
-        self._states: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+        self.reading = Reading(graph, profile, models.family.name)
 
     def nodes(self) -> list[Node]:
         """Every comparison that the chapters show."""
-        ceiling = self.ceiling_node()
         return [
             *self.pair_nodes("backbone").values(),
-            # Final models first: their states are still in memory.
-            *sorted(self.drift_nodes().values(), key=lambda n: "-step" in n.request.slug),
+            *self.ceiling_nodes("backbone").values(),
+            *(node for pairs in self.mode_nodes().values() for node in pairs.values()),
+            *self.drift_nodes().values(),
             *self.pair_nodes("embedding").values(),
-            *([ceiling] if ceiling else []),
+            *self.ceiling_nodes("embedding").values(),
+            self.map_node(),
         ]
+
+    def _reader(self, kind: str, role: str) -> Reader:
+        if kind == "backbone":
+            return self.models.read_backbone(self.models.model(role))
+        if kind == "embedding":
+            return self.models.read_embedding(role, self.profile.seeds[0])
+        raise UsageError(f"unknown kind of comparison '{kind}' (use 'backbone' or 'embedding')")
 
     def pair_nodes(self, kind: str) -> dict[tuple[str, str], Node]:
         """Base against each sibling, before ('backbone') or after ('embedding') contrastive learning."""
-        if kind not in ("backbone", "embedding"):
-            raise UsageError(f"unknown kind of comparison '{kind}' (use 'backbone' or 'embedding')")
-
-        def reader(role: str) -> Reader:
-            if kind == "backbone":
-                return self.models.read_backbone(self.models.model(role))
-            return self.models.read_embedding(role, self.profile.seeds[0])
-
-        return {("base", role): self.node(reader("base"), reader(role)) for role in self.models.siblings}
+        base = self._reader(kind, "base")
+        return {("base", role): self.node(base, self._reader(kind, role)) for role in self.models.siblings}
 
     def comparisons(self, kind: str) -> dict[tuple[str, str], Any]:
         """Reports by pair of roles."""
         return {pair: self._report(node) for pair, node in self.pair_nodes(kind).items()}
 
-    def ceiling_node(self) -> Node | None:
-        """Base-Emb under two seeds: how far the same recipe lands from itself (None with one seed)."""
-        if len(self.profile.seeds) < 2:
-            return None
-        first, second = (self.models.read_embedding("base", seed) for seed in self.profile.seeds[:2])
-        return self.node(first, second)
+    def ceiling_nodes(self, kind: str) -> dict[str, Node]:
+        """What stands between a model and itself, by name: how alike two models can be found at all.
 
-    def noise_ceiling(self) -> Any:
-        """Report of the same recipe under two seeds, or None when there is one seed."""
-        node = self.ceiling_node()
-        return None if node is None else self._report(node)
+        Of backbones: base in the other precision, and base with another batch size. Of embedding
+        models: the same recipe from base under two seeds (nothing with one seed).
+        """
+        base = self._reader(kind, "base")
+        if kind == "embedding":
+            if len(self.profile.seeds) < 2:
+                return {}
+            other = self.models.read_embedding("base", self.profile.seeds[1])
+            return {"another seed": self.node(base, other)}
+        precision: cfg.DType = "float32" if self.profile.hrsa.dtype == "bfloat16" else "bfloat16"
+        slow = replace(base, slug=f"{base.slug}-small-batches", batch_tokens=base.batch_tokens // 4)
+        cast = self.models.read_backbone(self.models.base, dtype=precision)
+        return {
+            precision: self.node(base, cast, stage="drift"),
+            "another batch size": self.node(base, slow, stage="drift"),
+        }
+
+    def ceilings(self, kind: str) -> dict[str, Any]:
+        """Reports of the noise ceilings of 'backbone' or 'embedding' models, by name."""
+        return {name: self._report(node) for name, node in self.ceiling_nodes(kind).items()}
+
+    def mode_nodes(self) -> dict[cfg.Attention, dict[tuple[str, str], Node]]:
+        """Base against each sibling's backbone under either attention mode, cheap metrics."""
+        models = {role: self.models.model(role) for role in ("base", *self.models.siblings)}
+        found: dict[cfg.Attention, dict[tuple[str, str], Node]] = {}
+        for mode in get_args(cfg.Attention):
+            # The profile's own mode is read anyway, under its plain name.
+            asked = None if mode == self.profile.hrsa.attention else mode
+            read = {role: self.models.read_backbone(model, asked) for role, model in models.items()}
+            found[mode] = {
+                ("base", role): self.node(read["base"], read[role], stage="drift")
+                for role in self.models.siblings
+            }
+        return found
+
+    def modes(self) -> dict[str, dict[tuple[str, str], Any]]:
+        """Reports by attention mode and pair of roles."""
+        return {
+            mode: {pair: self._report(node) for pair, node in nodes.items()}
+            for mode, nodes in self.mode_nodes().items()
+        }
 
     def drift_nodes(self) -> dict[tuple[str, int], Node]:
         """The cheap metrics of base against every checkpoint, by (role, step)."""
@@ -94,96 +124,93 @@ class Similarity:
     def node(self, a: Reader, b: Reader, stage: str = "compare") -> Node:
         """HRSA of two readers; stage 'drift' computes the cheap metrics only."""
         settings = self.profile.hrsa
+        first, second = self.reading.node(a), self.reading.node(b)
 
         def build(folder: Path) -> dict[str, Any]:
             from realign import hrsa
 
-            compute = hardware.resolve(self.profile.device, settings.dtype)
-            (first, tokenizer), (second, other) = self._read(a), self._read(b)
-            backbones.check_same_tokenizer(tokenizer, other, (a.slug, b.slug))
+            device = hardware.resolve(self.profile.device).device
+            self.reading.check_paired(first, second, (a.slug, b.slug))
+            states = [self.reading.states(node) for node in (first, second)]
             try:
                 report = hrsa.compare_activations(
-                    first,
-                    second,
+                    *states,
                     settings,
-                    labels=[
-                        f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)
-                    ],
-                    probes=self._probes(first, second),
-                    device=compute.device,
+                    labels=self.reading.labels,
+                    probes=self.reading.probes(*states),
+                    device=device,
                     **(DRIFT if stage == "drift" else {}),
                 )
             except ValueError as error:  # the array functions know no model names
                 raise RealignError(f"{a.slug} and {b.slug} cannot be compared: {error}") from error
             report.save(folder)
-            return {"device": str(compute.device), "dtype": str(compute.dtype), "seed": settings.seed}
+            dtypes = " and ".join(dict.fromkeys(report.meta["dtypes"]))
+            return {"device": str(device), "dtype": dtypes, "seed": settings.seed}
 
         return Node(
             request(
                 stage,
                 f"{self.models.family.name}-{a.slug}-{b.slug}",
-                {"hrsa": settings.model_dump(mode="json")},
-                {"a": a.identity, "b": b.identity},
-                {key: value for name in settings.texts for key, value in text_sources(name).items()},
+                {"hrsa": settings.model_dump(mode="json", include=COMPARED)},
+                {"a": first.request.key, "b": second.request.key},
             ),
             build,
-            (*a.needs, *b.needs),
+            (first, second),
         )
 
-    @cached_property
-    def sets(self) -> list[texts.TextSet]:
-        """The text sets that are read."""
+    def map_node(self) -> Node:
+        """Distances between all models that the chapters read, and their places on a map."""
+        found: list[tuple[str, str, int, Reader]] = []
+
+        def add(role: str, kind: str, number: int, reader: Reader) -> None:
+            if all(reader.slug != other.slug for *_, other in found):
+                found.append((role, kind, number, reader))
+
+        add("base", "backbone", 0, self.models.read_backbone(self.models.base))
+        for (role, step), model in self.models.trajectory().items():
+            add(role, "backbone", step, self.models.read_backbone(model))
+        for role in self.models.siblings:  # a final model whose steps nobody recorded
+            add(role, "backbone", -1, self.models.read_backbone(self.models.model(role)))
+        trained = [("base", seed) for seed in self.profile.seeds[:2]]
+        for role, seed in [*trained, *((role, self.profile.seeds[0]) for role in self.models.siblings)]:
+            add(role, "embedding", seed, self.models.read_embedding(role, seed))
+        readers = [reader for *_, reader in found]
+        nodes = [self.reading.node(reader) for reader in readers]
         settings = self.profile.hrsa
-        return [texts.load(name, settings.n_texts, seed=settings.seed) for name in settings.texts]
 
-    def _probes(self, a: Any, b: Any) -> dict[str, Any]:
-        """Labelled text embeddings (mean-pooled last layer) of every text set that has classes.
+        def build(folder: Path) -> dict[str, Any]:
+            from realign import hrsa
 
-        Classes with fewer than FEWEST texts are left out: the paper's split has ten folds.
+            for reader, node in zip(readers[1:], nodes[1:], strict=True):
+                self.reading.check_paired(nodes[0], node, (readers[0].slug, reader.slug))
+            states = {r.slug: self.reading.states(n) for r, n in zip(readers, nodes, strict=True)}
+            drawn = hrsa.models_map(states, seed=settings.seed)
+            facts = pd.DataFrame([place[:3] for place in found], columns=["role", "kind", "number"])
+            drawn.places.join(facts).to_csv(folder / "places.csv", index=False, float_format="%.8g")
+            drawn.distances.to_csv(folder / "distances.csv", index=False, float_format="%.8g")
+            return {"seed": settings.seed, "explained": drawn.explained}
+
+        return Node(
+            request(
+                "map",
+                self.models.family.name,
+                {"seed": settings.seed},
+                {reader.slug: node.request.key for reader, node in zip(readers, nodes, strict=True)},
+            ),
+            build,
+            tuple(nodes),
+        )
+
+    def models_map(self) -> pd.DataFrame:
+        """Places of all models on a plane: model, x, y, x_error, y_error, role, kind, number.
+
+        ``number`` is the tuning step of a backbone (-1: unknown) and the seed of an embedding model; ``attrs``
+        holds 'explained', the share of squared distances that the plane shows.
         """
-        from realign import hrsa
-
-        found, start = {}, 0
-        for each in self.sets:
-            counts = Counter(each.labels)
-            kept = [i for i, label in enumerate(each.labels) if counts[label] >= FEWEST]
-            rows = [start + i for i in kept]
-            start += len(each.texts)
-            if len({each.labels[i] for i in kept}) > 1:
-                found[each.name] = hrsa.Probe(
-                    a.pooled[-1][rows],
-                    b.pooled[-1][rows],
-                    [each.labels[i] for i in kept],
-                    [each.groups[i] for i in kept] if each.groups else None,
-                )
-        return found
-
-    def _read(self, reader: Reader) -> tuple[Any, Any]:
-        """States and tokenizer: one pass over the texts per model, of which the last few stay in memory."""
-        from realign import hrsa
-
-        key = canonical(reader.identity)
-        if key not in self._states:
-            settings = self.profile.hrsa
-            read = [text for each in self.sets for text in each.texts]
-            model, tokenizer = reader.open()
-            while len(self._states) >= KEPT:
-                self._states.popitem(last=False)
-            states = hrsa.collect(
-                model,
-                tokenizer,
-                read,
-                tokens=max(settings.cka_tokens, settings.knn_tokens),
-                seed=settings.seed,
-                max_tokens=settings.max_tokens,
-                token_budget=READ_TOKENS,
-                progress=lambda batches, total, desc: progress.track(
-                    batches, total, f"read {reader.slug}", "batch"
-                ),
-            )
-            self._states[key] = states, tokenizer
-        self._states.move_to_end(key)
-        return self._states[key]
+        artifact = self.graph.run(self.map_node())
+        places = pd.read_csv(artifact.path / "places.csv")
+        places.attrs["explained"] = artifact.manifest["used"]["explained"]
+        return places
 
     def _report(self, node: Node) -> Any:
         from realign import hrsa

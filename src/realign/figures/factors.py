@@ -1,0 +1,114 @@
+"""What else could decide a comparison: attention mode and language; and all models on one map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from realign import tables
+from realign.figures.style import (
+    INK,
+    Ceilings,
+    Reports,
+    ceiling_steps,
+    colour,
+    errorbar,
+    grid_of,
+    layer_axis,
+    least_span,
+    legend,
+    line,
+    styled,
+)
+
+ALIGNMENT = {"cka": "debiased CKA", "knn": "k-NN overlap", "correlation": "dimension-wise r"}
+
+
+@styled
+def attention_modes(
+    modes: Mapping[str, Reports], *, ceilings: Ceilings | None = None, k: int | None = None
+) -> Figure:
+    """Each similarity, mean over layers, when both models read bidirectionally and when both read causally.
+
+    Args:
+        modes: of ``study.attention_modes()``.
+        ceilings: noise ceilings by mode.
+        k: neighbours for k-NN overlap; None takes the middle one.
+    """
+    metrics = ("cka", "knn", "correlation", "r2")
+    figure, grid = grid_of(1, len(metrics), (2.0, 2.5))
+    for axes, metric in zip(grid[0], metrics, strict=True):
+        for i, pair in enumerate(next(iter(modes.values()))):
+            means = [tables.profile(reports[pair], metric, k=k).mean() for reports in modes.values()]
+            errorbar(axes, means, i, pair)
+        for place, mode in enumerate(modes):
+            limits = (ceilings or {}).get(mode, {})
+            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
+        axes.set_xticks(range(len(modes)), list(modes))
+        axes.set_xlim(-0.4, len(modes) - 0.5)
+        least_span(axes)
+        axes.set_title(tables.METRICS[metric], fontsize=8)
+    grid[0, 0].set_ylabel("mean over six layers")
+    legend(figure)
+    return figure
+
+
+@styled
+def languages(alignment: pd.DataFrame) -> Figure:
+    """English against other languages within each model, by layer: 0 is what unrelated texts give.
+
+    Args:
+        alignment: the frame of ``study.alignment()``; a row a metric, a column a language.
+    """
+    spoken = list(dict.fromkeys(alignment["language"]))
+    figure, grid = grid_of(len(ALIGNMENT), len(spoken), (7.8 / len(spoken), 2.1), sharey="row")
+    for i, (metric, title) in enumerate(ALIGNMENT.items()):
+        name = tables.middle_k(alignment["metric"]) if metric == "knn" else metric
+        for axes, language in zip(grid[i], spoken, strict=True):
+            mine = alignment[(alignment["metric"] == name) & (alignment["language"] == language)]
+            for model, frame in mine.groupby("model", sort=False):
+                role, _, trained = str(model).partition("-")
+                line(axes, frame, "layer", colour(role), str(model), ls="--" if trained else "-")
+            axes.set_title(f"en – {language}")
+            layer_axis(axes, int(mine["layer"].max()), narrow=True)
+        grid[i, 0].set_ylabel(title + (f", k = {name.partition('@')[2]}" if metric == "knn" else ""))
+    legend(figure)
+    return figure
+
+
+@styled
+def models_map(places: pd.DataFrame) -> Figure:
+    """All models on a plane: the closer, the higher their debiased CKA (mean angle over six layers).
+
+    Circles are backbones joined along tuning, squares embedding models; bars are 95% intervals over texts.
+
+    Args:
+        places: the frame of ``study.models_map()``.
+    """
+    figure, grid = grid_of(1, 1, (7.0, 4.6))
+    axes = grid[0, 0]
+    base = places[(places["role"] == "base") & (places["kind"] == "backbone")]
+    for (role, kind), mine in places.groupby(["role", "kind"], sort=False):
+        look = {"color": colour(str(role)), "mec": INK, "mew": 0.5, "elinewidth": 0.8}
+        mark = "o" if kind == "backbone" else "s"
+        name = str(role) if kind == "backbone" else f"{role}-Emb"
+        errors = {"xerr": 1.96 * mine["x_error"], "yerr": 1.96 * mine["y_error"]}
+        axes.errorbar(mine["x"], mine["y"], ls="", marker=mark, ms=6, label=name, **errors, **look)
+        if kind == "backbone" and role != "base":
+            path = pd.concat([base, mine.sort_values("number")])
+            axes.plot(path["x"], path["y"], color=colour(str(role)), lw=1, alpha=0.6)
+        for place in mine.itertuples():
+            text = f"seed {place.number}" if kind == "embedding" else f"{place.number}"
+            if role == "base" if kind == "embedding" else role != "base":
+                axes.annotate(text, (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel("first axis (radians)")
+    axes.set_ylabel("second axis (radians)")
+    explained = places.attrs.get("explained", np.nan)
+    if np.isfinite(explained):
+        axes.set_title(f"the plane shows {100 * explained:.0f}% of the squared distances")
+    legend(figure)
+    return figure
