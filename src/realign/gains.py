@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from realign import tables
+from realign import stats, tables
 from realign.writing import Text, between, number
 
 
@@ -25,7 +25,7 @@ def learned(scores: pd.DataFrame, level: float = 0.90) -> pd.DataFrame:
             continue
         before = float(means.loc[("untrained", role, -1, suite)])
         gains = group.to_numpy() - before
-        low, high = tables.t_interval(gains, level)
+        low, high = stats.t_interval(gains, level)
         rows.append(
             {"suite": suite, "role": role, "untrained": before, "trained": float(group.mean(skipna=False))}
             | {"gain": float(gains.mean()), "low": low, "high": high}

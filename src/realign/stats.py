@@ -85,6 +85,15 @@ def bootstrap_mean(
     return float(low), float(high)
 
 
+def t_interval(values: Sequence[float] | Floats, level: float = 0.90) -> tuple[float, float]:
+    """Return Student's interval for the mean of independent values; NaN for fewer than two."""
+    x = _finite(values)
+    if len(x) < 2:
+        return float("nan"), float("nan")
+    half = float(scipy_stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
 def tost(values: Sequence[float] | Floats, margin: float) -> float:
     """Two one-sided t-tests: p-value of "|mean| >= margin" (Schuirmann 1987; Lakens 2017).
 

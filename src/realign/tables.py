@@ -8,7 +8,7 @@ that tests and verdicts work on numbers and readers see units, signs and roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -138,21 +139,31 @@ def _in_sample(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Foun
 
 def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...]) -> Found:
     """Cross-fitted scores over both halves (the map held fixed), and the mean shape of the two maps."""
-    error, total, cosine = (np.empty(len(x)) for _ in range(3))
+    error, total, cosine, unturned = (np.empty(len(x)) for _ in range(4))
+    aligned = torch.empty_like(y)
     shapes = {name: np.empty(len(x)) for name in SHAPE}
     axes, residual = [], []
     for train, test in (folds, folds[::-1]):
         fitted = rep.orthogonal_procrustes(x[train], y[train], fast=True)
         score = fitted.score(x[test], y[test])
         error[test], total[test], cosine[test] = score.squared_error, score.squared_total, score.row_cosine
+        aligned[test] = torch.from_numpy(fitted.transform(x[test])).to(y)
+        straight = replace(fitted, rotation=np.eye(x.shape[1]))
+        unturned[test] = straight.score(x[test], y[test]).squared_error
         axes.append(_axes(fitted.rotation))
         residual.append(score.residual_variance)
         for name, influence in rep.shape_influence(fitted, x[train], y[train]).items():
             shapes[name][train] = influence / 2
     r2 = float(1 - error.sum() / total.sum())
     effect = _by_text(work, ((1 - r2) * total - error) / total.sum())
+    plain = float(1 - unturned.sum() / total.sum())
+    groups = torch.from_numpy(work.groups).to(x.device)
+    turned, turned_effect = _correlation_influence(aligned, y, groups, work.texts)
     return {
         "r2": (r2, effect),
+        # The counterfactual: what agreement there is without the rotation, and what it brings back.
+        "unrotated_r2": (plain, _by_text(work, ((1 - plain) * total - unturned) / total.sum())),
+        "rotated_correlation": (float(np.nanmean(turned)), turned_effect),
         "cosine": (float(cosine.mean()), cal.mean_influence(cosine, work.groups, work.texts)),
         "residual_variance": (float(np.mean(residual)), -effect),
         **{name: (float(np.mean([a[name] for a in axes])), _by_text(work, shapes[name])) for name in SHAPE},
