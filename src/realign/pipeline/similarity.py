@@ -131,13 +131,14 @@ class Similarity:
 
             device = hardware.resolve(self.profile.device).device
             self.reading.check_paired(first, second, (a.slug, b.slug))
-            states = [self.reading.states(node) for node in (first, second)]
+            one, two = (self.reading.states(node) for node in (first, second))
             try:
                 report = hrsa.compare_activations(
-                    *states,
+                    one,
+                    two,
                     settings,
                     labels=self.reading.labels,
-                    probes=self.reading.probes(*states),
+                    probes=self.reading.probes(one, two),
                     device=device,
                     **(DRIFT if stage == "drift" else {}),
                 )
