@@ -50,11 +50,15 @@ def machine() -> str:
 
 def best(*calls: Callable[[], object], repeats: int) -> list[float]:
     """Time calls in turn; the best of each."""
+    import torch
+
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
         for spent, call in zip(times, calls, strict=True):
             started = time.perf_counter()
             call()
+            if device() == "cuda":
+                torch.cuda.synchronize()
             spent.append(time.perf_counter() - started)
     return [min(spent) for spent in times]
 
@@ -68,15 +72,22 @@ def say(
     print(json.dumps(line), flush=True)
 
 
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def stacks(n: int, layers: int = LAYERS):
     import torch
 
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(n, WIDTH, generator=generator)
-    return [
+    sides = [
         [base + (i + 1) / LAYERS * torch.randn(n, WIDTH, generator=generator) for i in range(layers)]
         for _ in range(2)
     ]
+    return [[layer.to(device()) for layer in side] for side in sides]
 
 
 def pair_loop(xs, ys):
@@ -126,7 +137,7 @@ def cka(scale: float, repeats: int) -> None:
         lambda: norms_once(xs, ys),
         repeats=repeats,
     )
-    np.testing.assert_allclose(cka_grids(xs, ys)["biased"], norms_once(xs, ys), rtol=1e-4)
+    np.testing.assert_allclose(cka_grids(xs, ys)["biased"], norms_once(xs, ys).cpu(), rtol=1e-4)
     work = f"{LAYERS}x{LAYERS} linear CKA grid, both estimators, n={n}, d={WIDTH}"
     say(work, ours, loop * LAYERS**2 / few**2, f"per-pair torch loop ({few}x{few} pairs timed)", 5.0)
     say(work, ours, once, "torch loop, norms once", 1.8)
@@ -155,6 +166,7 @@ def minibatch(scale: float, repeats: int) -> None:
 
 def neighbours(scale: float, repeats: int) -> None:
     import numpy as np
+    import torch
     from sklearn.neighbors import NearestNeighbors
 
     from realign import hrsa
@@ -182,7 +194,10 @@ def neighbours(scale: float, repeats: int) -> None:
         calls = {"faiss-cpu flat": (faiss_lists, 1.0), **calls}
     except ImportError:
         pass
-    ours, *theirs = best(lambda: hrsa.nearest(x, 50), *(call for call, _ in calls.values()), repeats=repeats)
+    mine = torch.from_numpy(x).to(device())
+    ours, *theirs = best(
+        lambda: hrsa.nearest(mine, 50), *(call for call, _ in calls.values()), repeats=repeats
+    )
     for (name, (_, target)), spent in zip(calls.items(), theirs, strict=True):
         say(work, ours, spent, name, target)
     code = (
@@ -224,7 +239,7 @@ def model(layers: int, seed: int = 0):
         num_key_value_heads=3,
     )
     config.is_causal = False
-    return LlamaModel(config).eval()
+    return LlamaModel(config).eval().to(device())
 
 
 def compare(scale: float, repeats: int) -> None:
@@ -250,7 +265,7 @@ def compare(scale: float, repeats: int) -> None:
                 tokens[row, : len(ids[i])] = torch.tensor(ids[i])
                 mask[row, : len(ids[i])] = 1
             with torch.inference_mode():
-                model(input_ids=tokens, attention_mask=mask, use_cache=False)
+                model(input_ids=tokens.to(device()), attention_mask=mask.to(device()), use_cache=False)
 
     kept = []
 
@@ -266,14 +281,14 @@ def compare(scale: float, repeats: int) -> None:
     for resamples, target, factor in ((200, 1.0, 1), (1000, 1.0, 3)):
         settings = SimpleNamespace(resamples=resamples)
         started = time.perf_counter()
-        report = hrsa.compare_activations(a, b, settings, probes=probes)
+        report = hrsa.compare_activations(a, b, settings, probes=probes, device=device())
         spent = time.perf_counter() - started
         name = "two forward passes" if factor == 1 else f"{factor} x two forward passes"
         work = f"all metrics, both estimators, {report.meta['tokens']} tokens, {resamples} resamples"
         say(work, spent, factor * 2 * forward, name, target)
     print(json.dumps({"work": "seconds by metric", **report.meta["seconds"]}))
     started = time.perf_counter()
-    hrsa.compare_activations(a, b, probes=probes, detail="summary")
+    hrsa.compare_activations(a, b, probes=probes, detail="summary", device=device())
     say("summary comparison (checkpoint drift)", time.perf_counter() - started, 8.0, "limit", 1.0)
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
     say("peak memory of extraction and comparison, whole process", peak, 3.0, "limit", 1.0, "GiB")

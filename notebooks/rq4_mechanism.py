@@ -130,10 +130,13 @@ figures.drift_by_domain(study.domains())
 
 # %% mystnb={"image": {"alt": "Correlation, CKA and neighbour overlap by layer before and after contrastive learning for each sibling"}}
 before, after = study.comparisons("backbone"), study.comparisons("embedding")
-figures.recovery(before, after, study.noise_ceiling())
+figures.recovery(before, after, study.noise_ceilings("embedding"))
 
 # %% [markdown]
-# Where these curves differ at the start, SFT and RLVR moved different things; where they meet at the end, contrastive learning has erased the difference.
+# The counterfactual: turn the sibling's states back by the Procrustes rotation fitted on one half of the texts, and look at the other half. What the dotted line regains was a change of basis alone; what stays missing was not.
+
+# %% mystnb={"image": {"alt": "Held-out R squared and correlation by layer, as they are and after the Procrustes rotation"}}
+figures.rotated_back({"backbones": before, "after CL": after})
 
 # %% [markdown]
 # ## 6. Verdict

@@ -77,7 +77,15 @@ class FakeReport:
         ]
 
     def _procrustes(self) -> list[dict[str, Any]]:
-        quantities = ("r2", "cosine", "residual_variance", "inverse_row_entropy", "diagonal_energy")
+        quantities = (
+            "r2",
+            "unrotated_r2",
+            "rotated_correlation",
+            "cosine",
+            "residual_variance",
+            "inverse_row_entropy",
+            "diagonal_energy",
+        )
         return [
             row
             for e in ("paper", "reference")

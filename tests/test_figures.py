@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from realign import figures
+from realign import demonstration, figures
 from realign.figures.style import ROLES, STYLE
 
 STUDY = book_frames.study()
@@ -21,6 +21,7 @@ CEILINGS = {
     "backbones": STUDY.noise_ceilings("backbone"),
     "after CL": STUDY.noise_ceilings("embedding"),
 }
+DEMONSTRATION = demonstration.demonstration()
 DRAW: dict[str, Callable[[], Figure]] = {
     "forest": lambda: figures.forest(STUDY.scores(), 1.0),
     "score_dots": lambda: figures.score_dots(STUDY.scores()),
@@ -40,13 +41,15 @@ DRAW: dict[str, Callable[[], Figure]] = {
         STUDY.attention_modes(), ceilings={"bidirectional": CEILINGS["backbones"]}
     ),
     "languages": lambda: figures.languages(STUDY.alignment()),
+    "metrics_seen": lambda: figures.metrics_seen(DEMONSTRATION),
     "models_map": lambda: figures.models_map(STUDY.models_map()),
     "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy(), STUDY.drift()),
     "weight_updates": lambda: figures.weight_updates(STUDY.updates(), STUDY.update_agreement()),
     "trajectories": lambda: figures.trajectories(STUDY.landscape("points")),
     "landscape_measures": lambda: figures.landscape_measures(STUDY.landscape()),
     "drift_by_domain": lambda: figures.drift_by_domain(STUDY.domains()),
-    "recovery": lambda: figures.recovery(BEFORE, AFTER, STUDY.noise_ceiling()),
+    "recovery": lambda: figures.recovery(BEFORE, AFTER, CEILINGS["after CL"]),
+    "rotated_back": lambda: figures.rotated_back(GROUPS),
     "drift_per_behaviour": lambda: figures.drift_per_behaviour(STUDY.policy(), STUDY.drift()),
 }
 

@@ -24,6 +24,8 @@ METRICS = {
     "knn": "k-NN overlap",
     "correlation": "dimension-wise correlation (r)",
     "r2": "Procrustes R²",
+    "unrotated_r2": "R² without rotation",
+    "rotated_correlation": "correlation after Procrustes (r)",
     "cosine": "cosine after Procrustes",
     "inverse_row_entropy": "inverse row entropy of O",
     "diagonal_energy": "share of O on its diagonal",

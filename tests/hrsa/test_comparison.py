@@ -1,5 +1,6 @@
 """The report: its numbers equal the metrics' own, and it answers with intervals, differences and curves."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +126,23 @@ def test_every_number_by_layer_has_an_interval_that_holds_it_and_the_null_is_far
     assert (r2["value"] > 0.7).all()
     top = only(report.frame("cka_null"), layer=-1)
     assert top["p"].item() == pytest.approx(1 / 101)
+
+
+def test_the_counterfactual_undoes_a_rotation_and_nothing_else(models):
+    a, b, _ = models
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(a.states.shape[2],) * 2))[0].astype(np.float32)
+
+    def last(second: object) -> dict[str, float]:
+        report = hrsa.compare_activations(a, second, SETTINGS, metrics=["procrustes"], layers=[-1])
+        frame = only(report.frame("procrustes"), estimator="reference")
+        return frame.set_index("quantity")["value"].to_dict()
+
+    plain, turned = last(b), last(replace(b, states=b.states @ turn))
+    assert plain["unrotated_r2"] > 0.5
+    assert turned["unrotated_r2"] < 0.1  # the axes no longer mean the same
+    assert turned["r2"] == pytest.approx(plain["r2"], abs=1e-4)
+    assert plain["rotated_correlation"] > 0.8
+    assert turned["rotated_correlation"] > 0.8
 
 
 def test_a_model_with_itself_is_identical_everywhere(models):

@@ -7,11 +7,12 @@ band. Figures are made without pyplot, so a
 notebook shows each once and nothing is kept in memory; the SVG of the same numbers is the same bytes.
 """
 
-from realign.figures.factors import attention_modes, languages, models_map
+from realign.figures.factors import attention_modes, languages, metrics_seen, models_map
 from realign.figures.landscape import (
     drift_by_domain,
     landscape_measures,
     recovery,
+    rotated_back,
     trajectories,
     weight_updates,
 )
@@ -41,10 +42,12 @@ __all__ = [
     "languages",
     "layer_heatmaps",
     "layer_profiles",
+    "metrics_seen",
     "models_map",
     "neighbours",
     "probes",
     "recovery",
+    "rotated_back",
     "rotations",
     "score_dots",
     "setup",

@@ -1,4 +1,4 @@
-"""What else could decide a comparison: attention mode and language; and all models on one map."""
+"""What else decides a comparison (attention mode, language, the metric itself), and all models on one map."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from realign import tables
+from realign import demonstration, tables
 from realign.figures.style import (
+    CARD,
+    GREY,
     INK,
+    ROLES,
     Ceilings,
     Reports,
     ceiling_steps,
@@ -110,5 +113,35 @@ def models_map(places: pd.DataFrame) -> Figure:
     explained = places.attrs.get("explained", np.nan)
     if np.isfinite(explained):
         axes.set_title(f"the plane shows {100 * explained:.0f}% of the squared distances")
+    legend(figure)
+    return figure
+
+
+@styled
+def metrics_seen(frame: pd.DataFrame) -> Figure:
+    """What each metric says of a known change: reference estimator filled, paper estimator open.
+
+    Args:
+        frame: of :func:`realign.demonstration.demonstration`.
+    """
+    changes = list(dict.fromkeys(frame["change"]))
+    metrics = list(dict.fromkeys(frame["metric"]))
+    figure, grid = grid_of(2, -(-len(metrics) // 2), (2.75, 2.5), sharey=True)
+    looks = {"reference": (-0.13, "o", ROLES["reason"]), "paper": (0.13, "s", ROLES["sft"])}
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        for estimator, (offset, mark, shade) in looks.items():
+            mine = frame[(frame["metric"] == metric) & (frame["estimator"] == estimator)]
+            y = [changes.index(change) + offset for change in mine["change"]]
+            low, high = mine["value"] - mine["low"], mine["high"] - mine["value"]
+            axes.errorbar(
+                mine["value"], y, xerr=np.clip(np.nan_to_num([low, high]), 0, None), ls="", marker=mark, ms=5,
+                color=shade, mfc=shade if estimator == "reference" else CARD, label=estimator,
+            )  # fmt: skip
+        axes.axvline(0, color=GREY, lw=0.8)
+        axes.axvline(1, color=GREY, lw=0.8)
+        axes.set_xlim(min(-0.15, axes.get_xlim()[0]), 1.1)
+        axes.set_yticks(range(len(changes)), changes)
+        axes.set_ylim(len(changes) - 0.4, -0.6)
+        axes.set_title(demonstration.METRICS[metric])
     legend(figure)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -156,31 +157,65 @@ def _dots(axes: Axes, frame: pd.DataFrame, order: list[str], column: str) -> Non
 
 
 @styled
-def recovery(before: Reports, after: Reports, ceiling: Any | None = None, k: int | None = None) -> Figure:
+def recovery(
+    before: Reports, after: Reports, ceilings: Mapping[str, Any] | None = None, k: int | None = None
+) -> Figure:
     """Does contrastive learning undo it? Basis, global and local similarity by layer, before and after.
 
     Args:
         before: reports of the backbones, by pair of roles.
         after: reports of the embedding models.
-        ceiling: report of the same recipe under another seed.
+        ceilings: noise ceilings of the embedding models, by name.
         k: neighbours; None takes the middle one.
     """
     metrics = {"correlation": "basis", "cka": "global", "knn": "local"}
     figure, grid = grid_of(len(before), len(metrics), (2.7, 2.1), sharey="col")
     for i, (pair, report) in enumerate(before.items()):
         for axes, (metric, level) in zip(grid[i], metrics.items(), strict=True):
-            if ceiling is not None:
-                ceiling_bands(axes, {"another seed": tables.profile(ceiling, metric, k=k)})
+            limits = {name: tables.profile(r, metric, k=k) for name, r in (ceilings or {}).items()}
+            ceiling_bands(axes, limits)
             shown = tables.profile(report, metric, k=k)
             line(axes, shown, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, backbones", ls="--")
             if pair in after:
                 trained = tables.profile(after[pair], metric, k=k)
                 line(axes, trained, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, after CL")
-            least_span(axes)
-            layer_axis(axes, int(shown["layer"].max()), narrow=True)
+            _layers(axes, shown)
             if i == 0:
                 axes.set_title(f"{level}: {tables.METRICS[metric]}", fontsize=8.5)
     for axes in grid[:, 0]:
         axes.set_ylabel("similarity")
     legend(figure)
     return figure
+
+
+@styled
+def rotated_back(groups: Mapping[str, Reports]) -> Figure:
+    """The counterfactual: agreement as it is, and after the held-out Procrustes rotation, by layer.
+
+    Args:
+        groups: reports by what they are; a column for each. Above R^2, below dimension-wise correlation.
+    """
+    rows = {
+        "R² (held out)": ("unrotated_r2", "r2"),
+        "correlation (r)": ("correlation", "rotated_correlation"),
+    }
+    figure, grid = grid_of(len(rows), len(groups), (8.0 / max(1, len(groups)), 2.2), sharey="row")
+    for row, (name, (plain, turned)) in zip(grid, rows.items(), strict=True):
+        for axes, (group, reports) in zip(row, groups.items(), strict=True):
+            for pair, report in reports.items():
+                as_it_is, back = (tables.profile(report, metric) for metric in (plain, turned))
+                label = tables.pair_name(pair)
+                line(axes, as_it_is, "layer", colour(pair[1]), f"{label}, as it is")
+                line(axes, back, "layer", colour(pair[1]), f"{label}, rotated back", ls=":")
+                _layers(axes, as_it_is)
+            if name.startswith("R²"):
+                axes.set_title(group)
+                axes.set_ylim(bottom=max(axes.get_ylim()[0], -0.5))
+        row[0].set_ylabel(name)
+    legend(figure)
+    return figure
+
+
+def _layers(axes: Axes, shown: pd.DataFrame) -> None:
+    least_span(axes)
+    layer_axis(axes, int(shown["layer"].max()), narrow=True)

@@ -152,13 +152,22 @@ def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Index of one row of each set of copies, and each row's set; None, None where all rows differ."""
-    raw = np.ascontiguousarray(numpy(keys))
-    view = raw.view(np.dtype((np.void, raw.dtype.itemsize * raw.shape[1])))[:, 0]
-    _, first, inverse = np.unique(view, return_index=True, return_inverse=True)
-    if len(first) == len(raw):
+    """Index of one row of each set of copies, and each row's set; None, None where all rows differ.
+
+    Rows are hashed by their bits on their own device, and copies are then compared with one another.
+    """
+    bits = keys.contiguous().view(torch.int32)
+    generator = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(keys.device) * 2 + 1
+    hashes = torch.cat([(part.long() * odd).sum(1) for part in bits.split(4096)])  # wraps around
+    values, inverse = torch.unique(hashes, return_inverse=True)
+    if len(values) == len(keys):
         return None, None
-    return torch.from_numpy(first).to(keys.device), torch.from_numpy(inverse.ravel()).to(keys.device)
+    rows = torch.arange(len(keys), device=keys.device)
+    first = torch.full_like(values, len(keys)).scatter_reduce_(0, inverse, rows, "amin")
+    if not torch.equal(bits[first[inverse]], bits):
+        raise RuntimeError("two different rows have the same 64-bit hash")  # odds of n^2 / 2^65
+    return first, inverse
 
 
 def _mask_group(similarity: Tensor, own: Tensor, others: Tensor) -> None:
