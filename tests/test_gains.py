@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import book_frames
-import numpy as np
 import pytest
+from scipy import stats
 
-from realign import gains, tables
+from realign import gains
 
 
 def test_the_gain_is_that_of_a_role_over_its_own_untrained_backbone() -> None:
@@ -16,7 +16,7 @@ def test_the_gain_is_that_of_a_role_over_its_own_untrained_backbone() -> None:
     # trained: 30 and 40, plus the seed (0, 1, 2); untrained: 21 on both tasks
     base = found.loc[("laptop-code", "base")]
     assert (base["untrained"], base["trained"]) == (21, pytest.approx(36))
-    assert (base["low"], base["high"]) == pytest.approx(tables.t_interval(np.array([14.0, 15.0, 16.0])))
+    assert (base["low"], base["high"]) == pytest.approx(stats.t.interval(0.90, 2, loc=15, scale=1 / 3**0.5))
     assert (base["seeds"], base["better"]) == (3, 3)
     assert found.loc[("laptop-code", "sft"), "gain"] == pytest.approx(15 - 2 + 5)
     assert len(found) == 6
