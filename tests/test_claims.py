@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -
 
 def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
     made = pages.generated_pages(study())
-    assert set(made) == {
+    assert set(made) - {"metrics_seen.svg"} == {
         f"{n}.md"
         for n in (
             "verdicts",
@@ -177,8 +178,10 @@ def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() 
             "sweep",
             "tasks",
             "reading",
+            "growth",
         )
     }
+    assert made["metrics_seen.svg"].lstrip().startswith("<?xml")
     assert made["verdicts.md"].count("](chapters/rq") == 7
     assert "| `hrsa.k` | `5, 10` |" in made["configuration.md"]
     assert "torch" in made["environment.md"]
@@ -201,6 +204,22 @@ def test_the_methods_page_describes_every_task_with_an_example_of_today() -> Non
 
 def test_an_example_cannot_end_its_own_code_span() -> None:
     assert pages._quoted("a `b`\n``c``") == "``` a `b` ``c`` ```"
+
+
+def test_growth_has_a_row_for_each_number_of_tokens(tmp_path: Path) -> None:
+    recorded = tmp_path / "hrsa.jsonl"
+    lines = [
+        {"work": f"{work}, n={n}", "ours": n / 1000, "unit": unit, "target": None, "machine": "a machine"}
+        for n in (1024, 4096)
+        for work, unit in (("reading", "s"), ("peak memory", "MiB"))
+    ]
+    lines.append({"work": "neighbours, n=20000", "ours": 1.0, "unit": "s", "target": 1.0, "machine": "x"})
+    recorded.write_text("\n".join(map(json.dumps, lines)))
+    made = pages.growth_markdown(recorded)
+    assert made.splitlines()[0] == "| tokens | reading | peak memory |"
+    assert "| 4096 | 4.10 s | 4.10 MiB |" in made
+    assert "20000" not in made
+    assert "on a machine" in made
 
 
 def test_smoke_verdicts_carry_a_warning() -> None:

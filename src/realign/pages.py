@@ -6,6 +6,8 @@ included by the home page and the appendix. Nothing here is kept in git.
 
 from __future__ import annotations
 
+import io
+import json
 import platform
 import re
 import shutil
@@ -18,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from realign import claims as rules
-from realign import paths, tables
+from realign import demonstration, figures, paths, tables
 from realign.errors import RealignError
 from realign.evaluation import suites
 from realign.writing import EMPTY, markdown, number
@@ -49,6 +51,8 @@ def generated_pages(study: Any) -> dict[str, str]:
         "sweep.md": sweep_markdown(paths.data() / "sweeps" / "laptop-recipe.csv"),
         "tasks.md": tasks_markdown(study.profile.suites),
         "reading.md": markdown(tables.reading(study.reading())) + "\n",
+        "metrics_seen.svg": metrics_seen_svg(),
+        "growth.md": growth_markdown(),
     }
 
 
@@ -72,6 +76,29 @@ def _quoted(text: str) -> str:
     """Show a text of a data set as it is, on one line, in a code span that its own backticks cannot end."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {' '.join(text.split())} {fence}"
+
+
+def metrics_seen_svg() -> str:
+    """Draw what each metric sees of known changes, for the methods page."""
+    buffer = io.StringIO()
+    with figures.style():
+        drawn = figures.metrics_seen(demonstration.demonstration())
+        drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def growth_markdown(path: Path | None = None) -> str:
+    """Render the recorded growth of time and memory with the number of tokens (data/benchmarks/hrsa.jsonl)."""
+    path = path or paths.data() / "benchmarks" / "hrsa.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    table: dict[int, dict[str, str]] = {}
+    for line in lines:
+        work, found, tokens = line["work"].rpartition(", n=")
+        if found and line["target"] is None:
+            shown = f"{number(line['ours'], 2)} {line['unit']}"
+            table.setdefault(int(tokens), {})[work] = shown
+    frame = pd.DataFrame.from_dict(table, orient="index").rename_axis("tokens").reset_index()
+    return f"{markdown(frame)}\n\nRecorded by `benchmarks/hrsa.py` on {lines[0]['machine']}.\n"
 
 
 def verdicts_markdown(verdicts: pd.DataFrame, profile: str = "") -> str:
