@@ -27,23 +27,15 @@ texts = []  # text sets that both models read, for example ["docs", "messages"];
 n_texts = 0  # texts of each set; 0: the profile's
 k = []  # neighbourhood sizes, for example [5, 20]; empty: the profile's
 attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the profile's
-controls = (
-    None  # further siblings followed along tuning, for example ["random-reward"]; None: all that there are
-)
+controls = []  # further siblings followed along tuning, for example ["random-reward"]; empty: all that the family has
 
 # %%
 from realign import claims, figures, pipeline, tables
 
 figures.setup()
 study = pipeline.study(
-    profile,
-    family=family or None,
-    seeds=seeds or None,
-    texts=texts or None,
-    n_texts=n_texts or None,
-    k=k or None,
-    attention=attention or None,
-    controls=controls,
+    profile, family=family or None, seeds=seeds or None, texts=texts or None, n_texts=n_texts or None,
+    k=k or None, attention=attention or None, controls=controls or None,
 )
 
 # %% [markdown]

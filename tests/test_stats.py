@@ -169,3 +169,10 @@ def test_values_and_margins_that_make_no_sense_are_refused():
         stats.tost([1.0, 2.0], 0)
     with pytest.raises(ValueError, match=r"\(tasks, seeds\)"):
         stats.hierarchical_interval(np.zeros(3))
+
+
+def test_t_interval_is_scipys_and_unknown_for_a_single_value():
+    x = np.random.default_rng(3).normal(size=7)
+    expected = reference.t.interval(0.9, 6, loc=x.mean(), scale=reference.sem(x))
+    assert stats.t_interval(x) == pytest.approx(expected)
+    assert np.isnan(stats.t_interval([1.0])).all()
