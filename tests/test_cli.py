@@ -132,12 +132,12 @@ def test_status_counts_what_is_missing(monkeypatch, capsys, own_store):
 
 
 def test_parameters_are_read_as_papermill_reads_them():
-    assert cli._parameters(["k=[5,20]", "family=smollm2-135m", "n_texts=8", "x=true"]) == {
+    assert cli.parameters(["k=[5,20]", "family=smollm2-135m", "n_texts=8", "x=true"]) == {
         "k": [5, 20],
         "family": "smollm2-135m",
         "n_texts": 8,
         "x": True,
     }
-    assert cli._join_parameters(["chapter", "rq2", "-p", "k", "[5]", "-p", "a=1"]) == [
+    assert cli.join_parameters(["chapter", "rq2", "-p", "k", "[5]", "-p", "a=1"]) == [
         "chapter", "rq2", "-p", "k=[5]", "-p", "a=1",
     ]  # fmt: skip

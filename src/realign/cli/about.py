@@ -1,0 +1,86 @@
+"""Commands that describe: this machine, families, suites and profiles."""
+
+from __future__ import annotations
+
+import json
+
+from realign import config as cfg
+from realign import paths
+from realign.cli.app import (
+    command,
+)
+from realign.errors import RealignError
+
+
+@command
+def doctor() -> None:
+    """Check Python, torch, device and dtype, disk, hub and versions against the lock.
+
+    Example: realign doctor
+    """
+    from realign import doctor as check
+
+    for line in check.report():
+        print(line)
+
+
+@command
+def families() -> None:
+    """List the families of data/families.toml, and check that their members belong together.
+
+    Roles with their sources and where each fact comes from; architecture and tokenizer of every member
+    are compared with the base's, as far as its files can be had.
+
+    Example: realign families
+    """
+    from realign import doctor, registry
+
+    hub = doctor.hub_reachable()[0]
+    torn = []
+    for family in cfg.load_families(paths.data() / "families.toml").values():
+        print(family.name + (f"  ({family.note})" if family.note else ""))
+        verdicts = {role: (agrees, why) for role, agrees, why in registry.check(family, hub=hub)}
+        for role, backbone in family.roles.items():
+            facts = "; ".join(x for x in (backbone.license, backbone.origin, backbone.note) if x)
+            print(f"  {role:<16}{backbone.source}" + (f"  [{facts}]" if facts else ""))
+            if role in verdicts:
+                agrees, why = verdicts[role]
+                word = {True: "agrees", False: "DISAGREES", None: "not checked"}[agrees]
+                print(f"  {'':<16}{word}: {why}")
+                if agrees is False:
+                    torn.append(f"{family.name}/{role}: {why}")
+        for role, steps in family.checkpoints.items():
+            print(f"  {role:<16}checkpoints at steps {', '.join(map(str, sorted(steps)))}")
+        for role, name in family.published.items():
+            print(f"  {role + '-Emb':<16}hub:{name}")
+    if torn:
+        raise RealignError("; ".join(torn))
+
+
+@command
+def suites() -> None:
+    """List the evaluation suites with their tasks, sizes and sources.
+
+    Example: realign suites
+    """
+    from realign.evaluation import suites as known
+
+    for name in known.names():
+        print(f"{name}: {known.about(name)}")
+        for spec, n in known.specs(name):
+            print(f"  {spec.name:<30}{spec.type:<26}size {n:<5}{spec.source}")
+        if not known.specs(name):
+            print(f"  {', '.join(known.task_names(name))}")
+
+
+@command
+def profiles() -> None:
+    """Print the profiles and what each needs, as JSON with --help for one at a time.
+
+    Example: realign profiles
+    """
+    for name in cfg.profile_names():
+        loaded = cfg.load_profile(name)
+        needs = ", ".join(loaded.needs) or "nothing beyond a CPU"
+        print(f"{name}: {loaded.about} Needs {needs}.")
+        print(json.dumps(loaded.model_dump(mode="json"), indent=1))
