@@ -112,7 +112,7 @@ def landscape_measures(measures: pd.DataFrame) -> Figure:
     figure, grid = grid_of(-(-len(names) // columns), columns, (2.0, 1.9))
     for axes, name in zip(grid.flat, names, strict=False):
         mine = measures[measures["measure"] == name]
-        _dots(axes, mine, domains, "domain")
+        _dots(axes, mine, domains)
         for i, domain in enumerate(domains):
             null = mine.loc[mine["domain"] == domain, "null"].mean()
             if np.isfinite(null):
@@ -135,7 +135,7 @@ def drift_by_domain(domains: pd.DataFrame) -> Figure:
     order = list(dict.fromkeys(domains["domain"]))
     figure, grid = grid_of(1, len(metrics), (8.0 / max(1, len(metrics)), 2.4), sharey=True)
     for axes, metric in zip(grid[0], metrics, strict=True):
-        _dots(axes, domains[domains["metric"] == metric], order, "domain")
+        _dots(axes, domains[domains["metric"] == metric], order)
         axes.axvline(1, color=GREY, lw=1, ls=":")
         axes.set_title(tables.metric_title(metric).replace(", ", "\n"), fontsize=8.5)
         axes.set_xlabel("similarity to base")
@@ -143,11 +143,11 @@ def drift_by_domain(domains: pd.DataFrame) -> Figure:
     return figure
 
 
-def _dots(axes: Axes, frame: pd.DataFrame, order: list[str], column: str) -> None:
-    """A dot with its interval a role, a line a value of ``column``."""
+def _dots(axes: Axes, frame: pd.DataFrame, order: list[str]) -> None:
+    """A dot with its interval a role, a line a domain."""
     roles = list(dict.fromkeys(frame["role"]))
     for j, role in enumerate(roles):
-        mine = frame[frame["role"] == role].set_index(column).reindex(order)
+        mine = frame[frame["role"] == role].set_index("domain").reindex(order)
         y = np.arange(len(order)) + 0.18 * (j - (len(roles) - 1) / 2)
         error = np.abs(mine[["low", "high"]].sub(mine["value"], axis=0).to_numpy().T)
         axes.errorbar(mine["value"], y, xerr=np.nan_to_num(error), fmt="o", ms=4, capsize=2,

@@ -40,17 +40,7 @@ class Behaviour:
     @cached_property
     def _reference(self) -> Any:
         """The base as a policy, loaded once for all measurements."""
-        from realign import backbones
-
-        compute = hardware.resolve(self.profile.device, self.profile.dtype)
-        base = self.models.base
-        return backbones.load_lm(
-            self.models.backbone(base),
-            dtype=compute.dtype,
-            device=compute.device,
-            local=self.models.local(base),
-            attn_implementation="eager",
-        )[0]
+        return self.models.policy(self.models.base, kernel="eager")[0]
 
     def _node(self, model: Model) -> Node:
         settings, base = self.profile.policy, self.models.base

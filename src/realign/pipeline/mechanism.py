@@ -173,7 +173,7 @@ class Mechanism:
         from realign.tuning import problems as problem_sets
 
         settings, asked = self.profile.mechanism, self.profile.policy
-        model, tokenizer = self._policy(self.models.base)
+        model, tokenizer = self.models.policy(self.models.base)
         found = problem_sets.load(
             asked.task, asked.task_options, "test", settings.prompts, chat=policy.has_chat_markers(tokenizer)
         )
@@ -213,23 +213,12 @@ class Mechanism:
             placed(wrote(settings.seed + 1)),
         )
 
-    def _policy(self, model: Model) -> tuple[Any, Any]:
-        from realign import backbones
-
-        compute = hardware.resolve(self.profile.device, self.profile.dtype)
-        return backbones.load_lm(
-            self.models.backbone(model),
-            dtype=compute.dtype,
-            device=compute.device,
-            local=self.models.local(model),
-        )
-
     def _landscape(self, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
         from realign import hrsa
         from realign.tuning import landscape as land
 
         settings, ground = self.profile.mechanism, self._ground
-        tuned, _ = self._policy(model)
+        tuned, _ = self.models.policy(model)
         pad, chart = ground.tokenizer.pad_token_id, ground.chart
         weights = hrsa.calibration.resample_weights(settings.prompts, settings.resamples, settings.seed)
         measures: list[dict[str, Any]] = []

@@ -132,6 +132,22 @@ class Models:
             local=self.local(model),
         )
 
+    def policy(self, model: Model, kernel: str = "sdpa") -> tuple[Any, Any]:
+        """Load a backbone with its head, as a causal policy, in the profile's dtype.
+
+        Args:
+            model: of this family.
+            kernel: transformers' attention implementation.
+        """
+        compute = hardware.resolve(self.profile.device, self.profile.dtype)
+        return backbones.load_lm(
+            self.backbone(model),
+            dtype=compute.dtype,
+            device=compute.device,
+            local=self.local(model),
+            attn_implementation=kernel,
+        )
+
     # -- tuning
     def tuning(self, role: str) -> cfg.RLVRSettings | cfg.SFTSettings:
         """How a sibling is tuned from the base: the family's own settings, else the profile's."""

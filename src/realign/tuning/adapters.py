@@ -185,6 +185,20 @@ class BaseOf:
             return self.model(**inputs)
 
 
+def training_problems(
+    settings: RLVRSettings | SFTSettings, tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[problem_sets.Problem]:
+    """Return ``count`` distinct training problems of a run, prompted as its tokenizer allows."""
+    return problem_sets.load(
+        settings.task,
+        settings.task_options,
+        "train",
+        count,
+        settings.seed,
+        chat=policy.has_chat_markers(tokenizer),
+    )
+
+
 def validator(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, settings: RLVRSettings | SFTSettings
 ) -> Callable[[], dict[str, Any]]:
@@ -295,8 +309,9 @@ class Recorder(TrainerCallback):
             self.bar.close()
 
 
-def train(trainer: Trainer, recorder: Recorder, state: Path) -> dict[int, Path]:
+def train(trainer: Trainer, recorder: Recorder) -> dict[int, Path]:
     """Run a trainer, from its last state if there is one, and return the adapter directories by step."""
+    state = Path(str(trainer.args.output_dir))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(recorder)
     level = logging.getLogger("transformers.trainer").level

@@ -110,14 +110,7 @@ def run(
     state = adapters.begin(out, base, settings)
     model, tokenizer = adapters.load_policy(base, settings, compute, local)
     count = settings.prompts * settings.steps
-    found = problem_sets.load(
-        settings.task,
-        settings.task_options,
-        "train",
-        count,
-        settings.seed,
-        chat=policy.has_chat_markers(tokenizer),
-    )
+    found = adapters.training_problems(settings, tokenizer, count)
     data = Dataset.from_dict({"prompt": [p.prompt for p in found], "problem": list(range(count))})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -145,7 +138,7 @@ def run(
         recorder = adapters.Recorder(
             out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
         )
-        saved = adapters.train(trainer, recorder, state)
+        saved = adapters.train(trainer, recorder)
     del model, trainer
     adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
     return saved

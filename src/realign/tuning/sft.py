@@ -9,8 +9,7 @@ from pathlib import Path
 from realign import hardware
 from realign.config import Backbone, PolicySettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, policy
-from realign.tuning import problems as problem_sets
+from realign.tuning import adapters
 
 COLUMNS = {
     "loss": "loss",
@@ -43,14 +42,7 @@ def run(
     state = adapters.begin(out, base, settings)
     model, tokenizer = adapters.load_policy(base, settings, compute, local)
     count = settings.batch_size * settings.steps
-    found = problem_sets.load(
-        settings.task,
-        settings.task_options,
-        "train",
-        count,
-        settings.seed,
-        chat=policy.has_chat_markers(tokenizer),
-    )
+    found = adapters.training_problems(settings, tokenizer, count)
     data = Dataset.from_dict(
         {"prompt": [p.prompt for p in found], "completion": [p.solution + tokenizer.eos_token for p in found]}
     )
@@ -75,7 +67,7 @@ def run(
         recorder = adapters.Recorder(
             out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
         )
-        saved = adapters.train(trainer, recorder, state)
+        saved = adapters.train(trainer, recorder)
     del model, trainer
     adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
     return saved
