@@ -127,6 +127,10 @@ class HRSASettings(Config):
     dtype: DType = "float32"
 
 
+# What a completion is made of and which part is judged: the answer first, or the working and then the answer.
+Style = Literal["answer", "working"]
+
+
 class RLVRSettings(Config):
     """GRPO on reasoning_gym problems with the task's own verifier as reward."""
 
@@ -147,6 +151,12 @@ class RLVRSettings(Config):
     validation_problems: int = Field(default=64, ge=4)
     checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
     reward: Literal["verifier", "random"] = "verifier"
+    style: Style = "answer"
+    warm_start: int = Field(
+        default=0,
+        ge=0,
+        description="steps of SFT on worked answers of this style, `prompts` a step, before RLVR",
+    )
     seed: int = 0
 
 
@@ -163,6 +173,7 @@ class SFTSettings(Config):
     lora: LoRA = LoRA()
     save_steps: tuple[int, ...] = ()
     max_new_tokens: int = Field(default=6, ge=1, description="tokens generated when validating")
+    style: Style = "answer"
     validate_every: int = Field(
         default=20, ge=0, description="steps between measurements on validation problems"
     )
@@ -204,7 +215,14 @@ class PolicySettings(Config):
     problems: int = Field(default=200, ge=4)
     samples: int = Field(default=2, ge=1)
     max_new_tokens: int = Field(default=6, ge=1)
+    style: Style = "answer"
     seed: int = 0
+
+    def for_tuning(self, tuning: RLVRSettings | SFTSettings) -> PolicySettings:
+        """Return the same measurement in the style of a tuned sibling, with the new tokens that it needs."""
+        if tuning.style == self.style:
+            return self
+        return self.model_copy(update={"style": tuning.style, "max_new_tokens": tuning.max_new_tokens})
 
 
 class MechanismSettings(Config):

@@ -56,7 +56,10 @@ def test_rows_are_recorded_once_and_the_table_goes_on(tmp_path: Path, monkeypatc
     table = tmp_path / "sweep.csv"
     table.write_text("# a remark\n")
     backbone = Backbone(source="random:0/llama")
-    rows = {"slow": {"learning_rate": 1e-4}, "fast, seed 1": {"learning_rate": 1e-2, "seed": 1}}
+    rows = {
+        "slow": {"learning_rate": 1e-4},
+        "fast, seed 1": {"learning_rate": 1e-2, "seed": 1, "data": ["b"]},
+    }
     sweep.run(backbone, recipe, {"slow": rows["slow"]}, table, tmp_path / "work", device="cpu")
     before = table.read_text()
     found = sweep.run(backbone, recipe, rows, table, tmp_path / "work", device="cpu")

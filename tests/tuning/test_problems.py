@@ -104,3 +104,19 @@ def test_asking_for_more_problems_than_exist_says_how_many_there_are() -> None:
     one_digit = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     with pytest.raises(RealignError, match=r"only \d+ distinct test problems of 150"):
         problems.load("chain_sum", one_digit, "test", 150)
+
+
+def test_in_the_style_working_the_answer_that_the_working_leads_to_is_judged() -> None:
+    for problem in problems.load("chain_sum", SUMS, "test", 20, style="working"):
+        assert problem.prompt.endswith("<|im_start|>assistant\n")  # not primed with the equation
+        assert problem.solution.startswith(("Tens:", "Units:"))
+        assert problems.score(problem, problem.solution) == 1.0
+        wrong = problem.solution.removesuffix(problem.answer) + str(int(problem.answer) + 1)
+        assert problems.score(problem, wrong) < 1.0
+        assert problems.score(problem, problem.answer) < 1.0  # the bare answer shows no working
+        assert problems.score(problem, f"Answer: 7777 {problem.solution}<|im_end|> Answer: 1") == 1.0
+
+
+def test_a_task_without_known_working_refuses_the_style_working() -> None:
+    with pytest.raises(UsageError, match="style 'working' needs worked answers"):
+        problems.load("caesar_cipher", {}, "test", 1, style="working")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from realign import backbones, hardware
-from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
+from realign.config import Backbone, DType, LoRA, PolicySettings, RLVRSettings, SFTSettings
 from realign.errors import UsageError
 from realign.tuning import adapters, problems, rlvr, sft
+from realign.tuning.optimiser import MasterAdamW
 
 TINY = Backbone(source="random:0/llama")
 COMMON = {
@@ -97,12 +100,18 @@ def test_a_run_is_measured_on_validation_problems_from_step_0_on(made: dict[str,
     assert rows.kl[1] > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["rlvr", "sft"])
 def test_a_killed_run_goes_on_and_ends_bit_identical(
-    made: dict[str, Any], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, dtype: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, settings = {"rlvr": (rlvr, RLVR), "sft": (sft, SFT)}[method]
-    compute = hardware.resolve("cpu", "float32")
+    # One step more than the state that is resumed from would not tell a run that no longer learns.
+    settings = settings.model_copy(update={"steps": 4, "learning_rate": 1e-2})
+    compute = hardware.resolve("cpu", dtype)
+    whole = tmp_path / "whole"
+    runner.run(TINY, settings, whole, compute=compute)
+    cut = tmp_path / "cut"
     real = adapters.Recorder.on_log
     hits = []
 
@@ -114,20 +123,19 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(
 
     monkeypatch.setattr(adapters.Recorder, "on_log", dies)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(TINY, settings, tmp_path, compute=compute)
+        runner.run(TINY, settings, cut, compute=compute)
     other = settings.model_copy(update={"seed": 5})
     with pytest.raises(UsageError, match="unfinished run with other settings"):
-        runner.run(TINY, other, tmp_path, compute=compute)
+        runner.run(TINY, other, cut, compute=compute)
     monkeypatch.setattr(adapters.Recorder, "on_log", real)
-    runner.run(TINY, settings, tmp_path, compute=compute)
-    whole = made[method][1]
+    runner.run(TINY, settings, cut, compute=compute)
     for step in ("step-2", "final"):
-        one, two = (load_file(f / step / "adapter_model.safetensors") for f in (tmp_path, whole))
+        one, two = (load_file(f / step / "adapter_model.safetensors") for f in (cut, whole))
         assert all(torch.equal(one[k], two[k]) for k in one)
     columns = ["step", "loss", "grad_norm"]
-    again, once = (pd.read_csv(f / "log.csv")[columns] for f in (tmp_path, whole))
+    again, once = (pd.read_csv(f / "log.csv")[columns] for f in (cut, whole))
     pd.testing.assert_frame_equal(again, once)
-    assert not (tmp_path / "state").exists()
+    assert not (cut / "state").exists()
 
 
 @pytest.mark.parametrize("method", ["rlvr", "sft"])
@@ -176,9 +184,66 @@ def test_float32_copies_keep_updates_that_bfloat16_would_lose() -> None:
         return float(weight.detach())
 
     assert stepped(torch.optim.AdamW, weight_decay=0.0) == 1.0
-    assert stepped(adapters.MasterAdamW) == pytest.approx(1 - 40e-3, abs=4e-3)
+    assert stepped(MasterAdamW) == pytest.approx(1 - 40e-3, abs=4e-3)
 
 
 def test_tuning_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="starts from a base"):
         sft.run(Backbone(source="adapter:x", base=TINY), SFT, tmp_path)
+
+
+def test_a_warm_start_is_sft_that_rlvr_goes_on_from(tmp_path: Path) -> None:
+    settings = RLVR.model_copy(update={"steps": 1, "warm_start": 2, "style": "working", "save_steps": ()})
+    compute = hardware.resolve("cpu", "float32")
+    saved = rlvr.run(TINY, settings, tmp_path, compute=compute)
+    warm = load_file(tmp_path / "warm-start" / "final" / "adapter_model.safetensors")
+    tuned = load_file(saved[1] / "adapter_model.safetensors")
+    assert warm.keys() == tuned.keys()
+    assert any(float(t.float().abs().sum()) > 0 for k, t in warm.items() if "lora_B" in k)
+    # The only step of RLVR has rate 0 (the warm-up's start), so what was saved is what SFT left.
+    assert all(torch.equal(warm[k], tuned[k]) for k in warm)
+    assert "2 steps of SFT on worked answers" in (saved[1] / "README.md").read_text()
+
+
+def test_a_sibling_is_measured_in_the_style_it_was_tuned_in() -> None:
+    asked = PolicySettings(problems=4, max_new_tokens=6)
+    assert asked.for_tuning(RLVR) is asked
+    worked = asked.for_tuning(RLVR.model_copy(update={"style": "working", "max_new_tokens": 48}))
+    assert (worked.style, worked.max_new_tokens, worked.problems) == ("working", 48, 4)
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_two_processes_share_a_batch_and_one_of_them_writes(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "go.py"
+    settings = {"rlvr": RLVR, "sft": SFT}[method].model_copy(update={"validate_every": 0})
+    script.write_text(
+        "from pathlib import Path\n"
+        "from realign import config, hardware, tuning\n"
+        f"base = config.Backbone(source={TINY.source!r})\n"
+        f"settings = config.{type(settings).__name__}(**{settings.model_dump()!r})\n"
+        f"tuning.run(base, settings, Path({str(tmp_path / 'out')!r}), compute=hardware.resolve('cpu', 'float32'))\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(script),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = pd.read_csv(tmp_path / "out" / "log.csv")
+    assert list(log.step) == [1, 2, 3]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"final", "log.csv", "step-2"}
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert adapters.share(12, "examples") == 4
+    with pytest.raises(UsageError, match="64 completions a step cannot be shared evenly by 3 processes"):
+        adapters.share(64, "completions")
+
+
+def test_vllm_writes_completions_only_where_it_is_installed_on_a_gpu() -> None:
+    assert not rlvr.generates_with_vllm(hardware.resolve("cpu", "float32"))

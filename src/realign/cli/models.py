@@ -29,6 +29,7 @@ def _tune(
     role: str = "",
 ) -> None:
     from realign import pipeline, tuning
+    from realign.tuning.adapters import rank
 
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty: name a new directory for the adapter")
@@ -44,6 +45,8 @@ def _tune(
     assert base.backbone is not None
     local = study.models.local(base)
     tuning.run(base.backbone, settings, work, local=local, evaluation=study.profile.policy)
+    if rank() > 0:
+        return
     if output.is_dir():
         output.rmdir()
     work.rename(output)
@@ -100,6 +103,9 @@ def tune_role(
     seed: Seed = None,
 ) -> None:
     """Make a sibling again exactly as the registry says (its entry under `tuning`).
+
+    On several GPUs, with the same batches: accelerate launch --num_processes 4 $(which realign) tune role ...
+    Completions are written by vLLM where it is installed and there is a GPU.
 
     Example: realign tune role random-reward --output my/random-reward
     """

@@ -44,6 +44,8 @@ class Behaviour:
 
     def _node(self, model: Model) -> Node:
         settings, base = self.profile.policy, self.models.base
+        if model.role in self.models.family.tuning:
+            settings = settings.for_tuning(self.models.family.tuning[model.role])
 
         def build(folder: Path) -> dict[str, Any]:
             from realign.tuning import policy

@@ -82,7 +82,8 @@ def run(
     Args:
         backbone: what every run starts from.
         base: the recipe that rows change.
-        rows: by name, the settings that a row changes, and its ``seed`` (0 if not given).
+        rows: by name, the settings that a row changes (``data`` too: every row is scored on the sets of all rows), and its ``seed`` (0 if
+            not given).
         table: CSV to add to; lines before its header that start with ``#`` are kept.
         work: scratch folder for models and checkpoints.
         local: directory of the materialised base.
@@ -98,8 +99,9 @@ def run(
         recipes[name] = config.parse(Recipe, settings, f"row {name}")
     done = set(read(table)["name"]) if _columns(table) else set()
     hard = max(r.hard_negatives for r in [base, *recipes.values()])
-    whole = [pairs.load(name, hard_negatives=hard) for name in base.data]
-    parts = dict(zip(base.data, split(whole, VALIDATION_QUERIES), strict=True))
+    names = list(dict.fromkeys(name for r in [*recipes.values(), base] for name in r.data))
+    whole = [pairs.load(name, hard_negatives=hard) for name in names]
+    parts = dict(zip(names, split(whole, VALIDATION_QUERIES), strict=True))
     compute = hardware.resolve(device, base.dtype)
     longest = max(base.max_query_tokens, base.max_passage_tokens)
 
@@ -116,10 +118,11 @@ def run(
         if name in done:
             continue
         seed = seeds[name]
-        sizes = [len(training) for training, _ in parts.values()]
-        counts = share(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
-        chosen = zip(parts.values(), counts, strict=True)
-        sets = [training.take(n, seed) for (training, _), n in chosen]
+        training = [parts[name][0] for name in recipe.data]
+        counts = share(
+            [len(s) for s in training], recipe.queries, recipe.sampling, recipe.sampling_temperature
+        )
+        sets = [s.take(n, seed) for s, n in zip(training, counts, strict=True)]
         sets = [replace(s, negatives=[row[: recipe.hard_negatives] for row in s.negatives]) for s in sets]
         forbidden = [t for _, v in parts.values() for t in (*v.queries, *v.positives)]
         out = work / name

@@ -1,13 +1,13 @@
-"""What RLVR and SFT share: a base with LoRA, checkpoints as small adapters, a log and model cards."""
+"""What RLVR and SFT share: a base with LoRA, the state of a run, checkpoints as small adapters, and a log."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +28,22 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedTokenizerBase
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
+
+def rank() -> int:
+    """Return which of the processes that ``accelerate launch`` started this is (0 without it)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def share(count: int, what: str) -> int:
+    """Return this process's part of a step's batch, so that the batch does not depend on the number of processes.
+
+    Raises:
+        UsageError: if the processes cannot share it evenly.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if count % processes:
+        raise UsageError(f"{count} {what} a step cannot be shared evenly by {processes} processes")
+    return count // processes
 
 
 def lora_config(lora: LoRA) -> LoraConfig:
@@ -44,54 +59,18 @@ def lora_config(lora: LoRA) -> LoraConfig:
     )
 
 
-class MasterAdamW(torch.optim.AdamW):
-    """AdamW that keeps float32 copies of low-precision parameters and steps those.
-
-    LoRA in float32 over a bfloat16 model doubles the time of a step on a CPU (every product is done in
-    float32 beside the bfloat16 one); LoRA in bfloat16 alone would round small updates away.
-    """
-
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
-        """``parameters`` are those of the model; the optimiser itself holds their float32 copies."""
-        self.shadowed = [p for p in parameters if p.requires_grad]
-        super().__init__(
-            [p.detach().float().clone().requires_grad_() for p in self.shadowed], lr=lr, weight_decay=0.0
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimiser's state with the float32 copies, so that a run resumes exactly."""
-        copies = [p.detach().clone() for p in self.param_groups[0]["params"]]
-        return {**super().state_dict(), "copies": copies}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state and the float32 copies."""
-        state = dict(state_dict)
-        copies = state.pop("copies")
-        super().load_state_dict(state)
-        with torch.no_grad():
-            for master, copy in zip(self.param_groups[0]["params"], copies, strict=True):
-                master.copy_(copy)
-
-    def step(self, closure: Any = None) -> Any:
-        """Step the float32 copies with the model's gradients, then round them into the model."""
-        masters = self.param_groups[0]["params"]
-        for master, parameter in zip(masters, self.shadowed, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.float()
-        result = super().step(closure)
-        with torch.no_grad():
-            for master, parameter in zip(masters, self.shadowed, strict=True):
-                parameter.copy_(master)
-        return result
-
-
 def load_policy(
-    base: Backbone, settings: RLVRSettings | SFTSettings, compute: Compute, local: Path | None
+    base: Backbone,
+    settings: RLVRSettings | SFTSettings,
+    compute: Compute,
+    local: Path | None,
+    start: Path | None = None,
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """Load the base to be tuned, with a fresh LoRA in the model's own dtype.
+    """Load the base to be tuned, with a fresh LoRA (or the saved one in ``start``) in the model's own dtype.
 
     Eager attention, and logits from contiguous states: what is fast in bfloat16 on a CPU.
     """
-    from peft import get_peft_model
+    from peft import PeftModel, get_peft_model
 
     if base.kind == "adapter":
         raise UsageError(f"{base.source}: tuning starts from a base, not from an adapter")
@@ -101,6 +80,10 @@ def load_policy(
     head = model.get_output_embeddings()
     # A slice of the states makes this product several times slower on a CPU.
     head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
+    if start is not None:
+        return PeftModel.from_pretrained(
+            model, str(start), is_trainable=True, autocast_adapter_dtype=False
+        ), tokenizer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return get_peft_model(model, lora_config(settings.lora), autocast_adapter_dtype=False), tokenizer
@@ -116,6 +99,8 @@ def begin(out: Path, base: Backbone, settings: RLVRSettings | SFTSettings) -> Pa
     """
     asked = json.dumps({"base": base.source, **settings.model_dump(mode="json")}, sort_keys=True)
     state = out / "state"
+    if rank() > 0:
+        return state
     written = state / "settings.json"
     if written.is_file() and written.read_text(encoding="utf-8") != asked:
         raise UsageError(
@@ -124,6 +109,11 @@ def begin(out: Path, base: Backbone, settings: RLVRSettings | SFTSettings) -> Pa
     state.mkdir(parents=True, exist_ok=True)
     written.write_text(asked, encoding="utf-8")
     return state
+
+
+def unfinished(out: Path) -> bool:
+    """Whether a run in ``out`` was not begun, or not brought to its end."""
+    return (out / "state").exists() or not (out / "final").is_dir()
 
 
 def trainer_options(settings: RLVRSettings | SFTSettings, compute: Compute, work: Path) -> dict[str, Any]:
@@ -196,6 +186,7 @@ def training_problems(
         count,
         settings.seed,
         chat=policy.has_chat_markers(tokenizer),
+        style=settings.style,
     )
 
 
@@ -213,10 +204,16 @@ def validator(
         problems=settings.validation_problems,
         samples=1,
         max_new_tokens=settings.max_new_tokens,
+        style=settings.style,
         seed=settings.seed,
     )
     found = problem_sets.load(
-        asked.task, asked.task_options, "validation", asked.problems, chat=policy.has_chat_markers(tokenizer)
+        asked.task,
+        asked.task_options,
+        "validation",
+        asked.problems,
+        chat=policy.has_chat_markers(tokenizer),
+        style=asked.style,
     )
 
     def measure() -> dict[str, Any]:
@@ -314,112 +311,22 @@ def train(trainer: Trainer, recorder: Recorder) -> dict[int, Path]:
     state = Path(str(trainer.args.output_dir))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(recorder)
+    # transformers would put another copy of the adapter, in float32, in the place of the one that is stepped.
+    trainer._load_from_checkpoint = lambda place, model=None: _restore(trainer.model, Path(place))  # type: ignore[method-assign]
     level = logging.getLogger("transformers.trainer").level
     try:
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
     finally:
         recorder.close()
         logging.getLogger("transformers.trainer").setLevel(level)
-    shutil.rmtree(state)
+    if recorder.writes:
+        shutil.rmtree(state)
     return recorder.saved
 
 
-def write_cards(
-    saved: dict[int, Path],
-    base: Backbone,
-    settings: RLVRSettings | SFTSettings,
-    evaluation: PolicySettings | None,
-    *,
-    local: Path | None,
-    compute: Compute,
-) -> dict[int, dict[str, Any]]:
-    """Write a model card (README.md) into every adapter.
+def _restore(model: Any, checkpoint: Path) -> None:
+    """Copy a saved adapter into the parameters that are there, in their dtype."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-    With ``evaluation``, base (step 0) and adapters are measured on never-seen problems for it. Returns
-    the measurements by step (empty without ``evaluation``).
-    """
-    measured: dict[int, dict[str, Any]] = {}
-    if evaluation is not None:
-        measured[0] = policy.measure(base, evaluation, local=local, compute=compute)
-    for step, folder in saved.items():
-        if evaluation is not None:
-            adapter = Backbone(source=f"adapter:{folder.resolve()}", base=base)
-            measured[step] = policy.measure(adapter, evaluation, local=local, reference=base, compute=compute)
-        text = card(step, base, settings, measured, compute)
-        (folder / "README.md").write_text(text, encoding="utf-8")
-    return measured
-
-
-def card(
-    step: int,
-    base: Backbone,
-    settings: RLVRSettings | SFTSettings,
-    measured: dict[int, dict[str, Any]],
-    compute: Compute,
-) -> str:
-    """Write the model card of one adapter (Markdown); ``measured`` holds results by step, 0 the base."""
-    method, data = _described(settings)
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)
-    written = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
-    return f"""---
-library_name: peft
-base_model: "{base.source}"
-license: "{base.license or "that of the base model"}"
----
-# {method}, step {step} of {settings.steps}
-
-A LoRA adapter (bfloat16, rank {settings.lora.rank}) on `{base.source}`, made by `realign tune`.
-
-- **Task**: reasoning_gym `{settings.task}` with {settings.task_options}.
-- **Data**: {data}
-- **Steps**: {step} (of {settings.steps}; the first has rate 0, the warm-up's start); **seed**: {settings.seed}.
-- **Computed** in {str(compute.dtype).removeprefix("torch.")} on {compute.device.type}; {versions}.
-
-{_results(measured[0], measured[step]) if step in measured else "Accuracy was not measured when this was made."}
-
-Settings:
-
-```
-{written}
-```
-"""
-
-
-def _described(settings: RLVRSettings | SFTSettings) -> tuple[str, str]:
-    """Return the method and the training data in words."""
-    if isinstance(settings, SFTSettings):
-        return "SFT (TRL)", (
-            f"{settings.batch_size * settings.steps} distinct training problems of reasoning_gym with worked answers "
-            "(the answer, then the working by decimal places), each seen once."
-        )
-    coin = "a coin that ignores the answer"
-    return "RLVR (TRL GRPO, dr_grpo loss)", (
-        f"{settings.prompts * settings.steps} distinct training problems of reasoning_gym, "
-        f"{settings.completions} completions each; "
-        f"reward: {coin if settings.reward == 'random' else 'the verifier of the task'}."
-    )
-
-
-def _results(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Write the before-and-after table of a model card."""
-
-    def shown(result: dict[str, Any], key: str) -> str:
-        return f"{result[key]:.1%} ({result[f'{key}_low']:.1%} to {result[f'{key}_high']:.1%})"
-
-    rows = [
-        f"| {key.removeprefix('accuracy_')} accuracy | {shown(before, key)} | {shown(after, key)} |"
-        for key in ("accuracy_greedy", "accuracy_sampled")
-    ]
-    return "\n".join(
-        [
-            f"On {after['n']} distinct problems never trained on (split by problem text). 95% Wilson intervals; sampled:",
-            f"{after['samples']} completions a problem at temperature 1, interval for the effective number of trials.",
-            "The first number of a completion is judged by the task's own verifier.",
-            "",
-            "| | before (base) | after |",
-            "|---|---|---|",
-            *rows,
-            f"| entropy, nats a token | {before['entropy']:.3f} | {after['entropy']:.3f} |",
-            f"| KL to base, nats a token | 0 | {after['kl']:.3f} |",
-        ]
-    )
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))

@@ -152,7 +152,7 @@ def measure(
         ``accuracy_greedy`` and ``accuracy_sampled`` (0..1, each with ``_low`` and ``_high``, Wilson 95%;
         for samples with the effective number of trials), ``n`` problems, ``samples`` a problem,
         ``entropy`` (nats a generated token, temperature 1), ``kl`` (nats a generated token, full
-        distributions on the policy's own samples; NaN without a reference), ``completion_length``
+        distributions on the policy's own samples; NaN without a reference), ``style``, ``completion_length``
         (tokens), and ``rows``: one dict a problem.
     """
     import torch
@@ -168,7 +168,12 @@ def measure(
     model, tokenizer = backbones.load_lm(backbone, **options)
     base = backbones.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
     found = problem_sets.load(
-        settings.task, settings.task_options, split, settings.problems, chat=has_chat_markers(tokenizer)
+        settings.task,
+        settings.task_options,
+        split,
+        settings.problems,
+        chat=has_chat_markers(tokenizer),
+        style=settings.style,
     )
     return measure_model(model, tokenizer, found, settings, base=base)
 
@@ -238,6 +243,7 @@ def measure_model(
         "accuracy_sampled_high": sampled_high,
         "n": len(rows),
         "samples": settings.samples,
+        "style": settings.style,
         "entropy": totals["entropy"] / totals["tokens"],
         "kl": totals["kl"] / totals["tokens"],
         "completion_length": totals["tokens"] / correct.size,

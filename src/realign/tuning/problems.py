@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from realign.config import Style
 from realign.errors import RealignError, UsageError, unknown
 
 Split = Literal["train", "validation", "test"]
@@ -18,6 +19,7 @@ _SHARES: dict[Split, range] = {"train": range(0, 7), "validation": range(7, 8), 
 _SEED_STRIDE = 1_000_003  # far apart, so that two seeds do not walk through the same items
 _PLACES = ("Units", "Tens", "Hundreds", "Thousands")
 CHAT_MARKER = "<|im_start|>"
+ANSWER_MARKER = "Answer:"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Problem:
     solution: str
     index: int
     seed: int
+    style: Style = "answer"
 
 
 @lru_cache(maxsize=64)
@@ -62,15 +65,16 @@ def _expression(entry: dict[str, Any]) -> str | None:
     return value if whole else None
 
 
-def prompt_of(entry: dict[str, Any], *, chat: bool = True) -> str:
+def prompt_of(entry: dict[str, Any], *, chat: bool = True, style: Style = "answer") -> str:
     """Return the prompt of a reasoning_gym item.
 
-    A sum is asked for in words and primed with its equation, so that a small model's first tokens are
-    the answer; any other task is put as it is. ``chat=False`` is for tokenizers without chat markers.
+    A sum is asked for in words; in the style "answer" it is primed with its equation, so that a small
+    model's first tokens are the answer. Any other task is put as it is. ``chat=False`` is for tokenizers
+    without chat markers.
     """
     expression = _expression(entry)
     question = f"What is {expression}?" if expression else entry["question"]
-    primer = f"{expression} =" if expression else ""
+    primer = f"{expression} =" if expression and style == "answer" else ""
     if chat:
         return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{primer}"
     return f"Question: {question}\nAnswer:{' ' + primer if primer else ''}"
@@ -101,14 +105,25 @@ def working(expression: str) -> str:
     return " ".join(lines)
 
 
-def solution_of(entry: dict[str, Any]) -> str:
+def solution_of(entry: dict[str, Any], style: Style = "answer") -> str:
     """Return the completion that supervised tuning imitates, without the end marker.
 
-    For sums: the answer, then the working by decimal places. The answer comes first so that a policy
-    tuned on it is measured with the same few new tokens as any other; what it learns beyond RLVR is
-    to write the working. For other tasks it is the answer.
+    For sums in the style "answer": the answer, then the working by decimal places. The answer comes first
+    so that a policy tuned on it is measured with the same few new tokens as any other; what it learns
+    beyond RLVR is to write the working. In the style "working" the working comes first and leads to
+    "Answer: ...". For other tasks it is the answer.
+
+    Raises:
+        UsageError: in the style "working", for a task whose working is not known.
     """
     expression = _expression(entry)
+    if style == "working":
+        if expression is None:
+            raise UsageError(
+                "style 'working' needs worked answers, which only sums of whole numbers (chain_sum) have; use style "
+                "'answer'"
+            )
+        return f"{working(expression)} {ANSWER_MARKER} {entry['answer']}"
     if expression is None:
         return f"{entry['answer']}"
     return f" {entry['answer']}\n{working(expression)}"
@@ -122,6 +137,7 @@ def load(
     seed: int = 0,
     *,
     chat: bool = True,
+    style: Style = "answer",
 ) -> list[Problem]:
     """Return ``n`` distinct problems of one split, in a deterministic order.
 
@@ -132,9 +148,10 @@ def load(
         n: how many.
         seed: which ones.
         chat: whether the prompt has chat markers.
+        style: what a completion is made of, see :func:`solution_of`.
 
     Raises:
-        UsageError: for an unknown task or settings it does not accept.
+        UsageError: for an unknown task, settings it does not accept, or a style it does not have.
         RealignError: if the task has fewer distinct problems in this split.
     """
     if split not in _SHARES:
@@ -153,11 +170,12 @@ def load(
             task=task,
             options=written,
             question=question,
-            prompt=prompt_of(entry, chat=chat),
+            prompt=prompt_of(entry, chat=chat, style=style),
             answer=str(entry["answer"]),
-            solution=solution_of(entry),
+            solution=solution_of(entry, style),
             index=index,
             seed=stream_seed,
+            style=style,
         )
         if len(problems) == n:
             return list(problems.values())
@@ -180,7 +198,17 @@ def first_answer(completion: str) -> str:
     return number[0].replace(" ", "") if number else line
 
 
+def last_answer(completion: str) -> str:
+    """Return what follows the last "Answer:" of a completion, read as :func:`first_answer` does; "" without one."""
+    _, marker, rest = completion.split("<|im_end|>")[0].rpartition(ANSWER_MARKER)
+    return first_answer(rest) if marker else ""
+
+
 def score(problem: Problem, completion: str) -> float:
-    """Score a completion by the task's own verifier, on its first answer (0 to 1)."""
+    """Score a completion by the task's own verifier (0 to 1).
+
+    Judged is its first answer, or in the style "working" the one that it is led to.
+    """
     dataset = _dataset(problem.task, problem.options, problem.seed)
-    return float(dataset.score_answer(first_answer(completion), dataset[problem.index]))
+    judged = last_answer if problem.style == "working" else first_answer
+    return float(dataset.score_answer(judged(completion), dataset[problem.index]))

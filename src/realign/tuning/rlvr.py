@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realign import hardware
-from realign.config import Backbone, PolicySettings, RLVRSettings
+from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, policy
+from realign.tuning import adapters, cards, policy, sft
 from realign.tuning import problems as problem_sets
+from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,8 +45,8 @@ def reward_function(
         return [problem_sets.score(problems[i], text) for i, text in zip(problem, completions, strict=True)]
 
     def random(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float | None]:
-        # Drawn from the step alone, so that a resumed run tosses the same coins.
-        rng = np.random.default_rng([seed, trainer_state.global_step])
+        # Drawn from the step and the process alone, so that a resumed run tosses the same coins.
+        rng = np.random.default_rng([seed, trainer_state.global_step, adapters.rank()])
         return [float(x) for x in rng.integers(0, 2, size=len(completions))]
 
     return verifier if kind == "verifier" else random
@@ -76,6 +78,33 @@ def kl_meter(
     return kl_to_base
 
 
+def generates_with_vllm(compute: Compute) -> bool:
+    """Whether completions are written by vLLM: where it is installed and there is a GPU."""
+    return compute.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
+
+
+def _warm_start(
+    base: Backbone, settings: RLVRSettings, out: Path, local: Path | None, compute: Compute
+) -> Path:
+    """Return the adapter of the SFT that comes before RLVR, made (or finished) if it is not there."""
+    asked = SFTSettings(
+        task=settings.task,
+        task_options=settings.task_options,
+        steps=settings.warm_start,
+        batch_size=settings.prompts,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        lora=settings.lora,
+        max_new_tokens=settings.max_new_tokens,
+        style=settings.style,
+        validate_every=0,
+        seed=settings.seed,
+    )
+    if adapters.unfinished(out):
+        sft.run(base, asked, out, local=local, compute=compute)
+    return out / "final"
+
+
 def run(
     base: Backbone,
     settings: RLVRSettings,
@@ -90,7 +119,7 @@ def run(
     Args:
         base: a root backbone.
         settings: task, steps, batch and LoRA.
-        out: receives ``step-N`` for every save step, ``final``, ``log.csv`` (step, reward,
+        out: receives ``warm-start`` if there is one, ``step-N`` for every save step, ``final``, ``log.csv`` (step, reward,
             reward_std, entropy and kl to the base in nats a token, completion_length in tokens, loss,
             grad_norm, learning_rate, seconds) and ``validation.csv`` (step, and what
             :func:`realign.tuning.policy.measure` gives on validation problems, every
@@ -107,8 +136,9 @@ def run(
     from trl import GRPOConfig, GRPOTrainer
 
     compute = compute or hardware.resolve()
+    start = _warm_start(base, settings, out / "warm-start", local, compute) if settings.warm_start else None
     state = adapters.begin(out, base, settings)
-    model, tokenizer = adapters.load_policy(base, settings, compute, local)
+    model, tokenizer = adapters.load_policy(base, settings, compute, local, start)
     count = settings.prompts * settings.steps
     found = adapters.training_problems(settings, tokenizer, count)
     data = Dataset.from_dict({"prompt": [p.prompt for p in found], "problem": list(range(count))})
@@ -116,12 +146,16 @@ def run(
         warnings.simplefilter("ignore")
         config = GRPOConfig(
             **adapters.trainer_options(settings, compute, state),
-            per_device_train_batch_size=settings.prompts * settings.completions,
+            per_device_train_batch_size=adapters.share(
+                settings.prompts * settings.completions, "completions"
+            ),
             num_generations=settings.completions,
             max_completion_length=settings.max_new_tokens,
             temperature=1.0,
             beta=0.0,
             loss_type="dr_grpo",
+            use_vllm=generates_with_vllm(compute),
+            vllm_mode="colocate",
             reward_weights=[1.0, 0.0],
         )
         trainer = GRPOTrainer(
@@ -133,12 +167,12 @@ def run(
                 reward_function(found, settings.reward, settings.seed),
                 kl_meter(model, tokenizer, settings.completions),
             ],
-            optimizers=(adapters.MasterAdamW(model.parameters(), settings.learning_rate), None),
+            optimizers=(MasterAdamW(model.parameters(), settings.learning_rate), None),
         )
         recorder = adapters.Recorder(
             out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
         )
         saved = adapters.train(trainer, recorder)
     del model, trainer
-    adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
+    cards.write(saved, base, settings, evaluation, local=local, compute=compute)
     return saved

@@ -9,7 +9,8 @@ from pathlib import Path
 from realign import hardware
 from realign.config import Backbone, PolicySettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters
+from realign.tuning import adapters, cards
+from realign.tuning.optimiser import MasterAdamW
 
 COLUMNS = {
     "loss": "loss",
@@ -46,13 +47,14 @@ def run(
     data = Dataset.from_dict(
         {"prompt": [p.prompt for p in found], "completion": [p.solution + tokenizer.eos_token for p in found]}
     )
-    micro = math.gcd(settings.batch_size, _MICRO_BATCH)
+    mine = adapters.share(settings.batch_size, "examples")
+    micro = math.gcd(mine, _MICRO_BATCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = SFTConfig(
             **adapters.trainer_options(settings, compute, state),
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=settings.batch_size // micro,
+            gradient_accumulation_steps=mine // micro,
             max_length=512,
             completion_only_loss=True,
             packing=False,
@@ -62,12 +64,12 @@ def run(
             args=config,
             train_dataset=data,
             processing_class=tokenizer,
-            optimizers=(adapters.MasterAdamW(model.parameters(), settings.learning_rate), None),
+            optimizers=(MasterAdamW(model.parameters(), settings.learning_rate), None),
         )
         recorder = adapters.Recorder(
             out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
         )
         saved = adapters.train(trainer, recorder)
     del model, trainer
-    adapters.write_cards(saved, base, settings, evaluation, local=local, compute=compute)
+    cards.write(saved, base, settings, evaluation, local=local, compute=compute)
     return saved
