@@ -44,13 +44,6 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
     assert plan(sets, 8, 1, seed=0) != plan(sets, 8, 1, seed=1)
 
 
-def test_batches_of_a_set_are_spread_evenly_over_an_epoch() -> None:
-    for seed in range(20):
-        found = [index for index, _ in plan([make("a", 64), make("b", 32)], 8, 1, seed).batches]
-        for quarter in range(5):  # of 8 and 4 batches
-            assert abs(found[: 3 * quarter].count(0) - 2 * quarter) <= 1
-
-
 def test_a_part_of_an_epoch_and_a_set_smaller_than_a_batch() -> None:
     assert len(plan([make("a", 64)], 8, 0.5, seed=0)) == 4
     assert [len(rows) for _, rows in plan([make("a", 5)], 8, 1, seed=0).batches] == [5]

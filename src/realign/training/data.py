@@ -55,8 +55,7 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
 
     Rows are shuffled in each epoch by ``seed``. A row whose positive or query is already in the batch
     waits for a later one; what does not fill a batch at the end of an epoch is left out (a set smaller
-    than a batch makes one smaller batch of all its rows). The batches of each set are spread evenly over
-    the epoch, each at a random place within its share of it: in a short run no set comes all at once.
+    than a batch makes one smaller batch of all its rows). Batches of the sets are mixed at random.
 
     Raises:
         RealignError: there is no row at all.
@@ -65,13 +64,13 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
     batches: list[tuple[int, list[int]]] = []
     whole = int(epochs)
     for epoch in range(whole + (epochs > whole)):
-        placed: list[tuple[float, int, list[int]]] = []
+        found: list[tuple[int, list[int]]] = []
         for index, one in enumerate(sets):
             rows = list(range(len(one)))
             generator.shuffle(rows)
             made = _batches(one, rows, batch_size)
-            placed += [((i + generator.random()) / len(made), index, batch) for i, batch in enumerate(made)]
-        found = [(index, batch) for _, index, batch in sorted(placed)]
+            found += [(index, batch) for batch in made]
+        generator.shuffle(found)
         batches += found if epoch < whole else found[: max(1, round(len(found) * (epochs - whole)))]
     if not batches:
         raise RealignError("the training sets are empty: there is nothing to train on")
