@@ -312,7 +312,7 @@ def train(trainer: Trainer, recorder: Recorder) -> dict[int, Path]:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(recorder)
     # transformers would put another copy of the adapter, in float32, in the place of the one that is stepped.
-    trainer._load_from_checkpoint = lambda place, model=None: _restore(trainer.model, Path(place))  # type: ignore[method-assign]
+    trainer._load_from_checkpoint = lambda place, model=None: _restore(trainer.model, Path(place))  # type: ignore[method-assign, assignment]
     level = logging.getLogger("transformers.trainer").level
     try:
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
