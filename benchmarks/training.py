@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from realign.training import model as models
     from realign.training.data import Tokenized
     from realign.training.infonce import LossSettings, backward
-    from realign.training.trainer import _peak_memory
+    from realign.training.loop import peak_memory
 
     queries, positives, negatives = triples(args.batch)
     encoder, tokenizer = backbones.load(
@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     return {
         "tokens": tokens,
         "seconds": best,
-        "memory_gib": _peak_memory(device),
+        "memory_gib": peak_memory(device),
         "flops": 6 * weights * tokens / best,
     }
 
