@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -346,7 +348,7 @@ def _process(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     settings = LossSettings(temperature=0.1, symmetric=True)
-    found = {}
+    found: dict[Any, Any] = {}
     for way in ("ddp", "fsdp"):
         for kind, model in _shared_models().items():
             if way == "ddp":
@@ -358,6 +360,13 @@ def _process(rank: int, world: int, folder: str) -> None:
             held = sum(p.to_local().numel() if way == "fsdp" else p.numel() for p in model.parameters())
             grads = {name: sharding.whole(g) for name, g in gradients(model).items()}
             found[kind, way] = (result.loss, result.tokens, held, grads)
+    # bfloat16 passes over float32 weights, as the trainer makes them
+    half = tiny(torch.float32)
+    sharding.shard(half, torch.device("cpu"))
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, cache_enabled=False)
+    soft = LossSettings(temperature=0.5)
+    infonce.backward(half, make_batch(), soft, chunk_tokens=40, autocast=autocast, distributed=True)
+    found["bfloat16"] = {name: sharding.whole(g) for name, g in gradients(half).items()}
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -378,6 +387,11 @@ def test_two_processes_give_the_gradients_of_one_whether_weights_are_shared_out_
             for loss, *_ in results:
                 assert loss == pytest.approx(result.loss, abs=1e-10)
             assert difference(results[0][3], expected) < 1e-10
+    _, exact = cached(tiny(torch.float32), batch, LossSettings(temperature=0.5))
+    half = found[0]["bfloat16"]
+    assert half.keys() == exact.keys()
+    vectors = [torch.cat([grads[name].flatten() for name in exact]) for grads in (half, exact)]
+    assert float(torch.cosine_similarity(*vectors, dim=0)) > 0.98
 
 
 @given(st.lists(st.integers(1, 30), min_size=3, max_size=25), st.integers(2, 3), st.integers(8, 64))

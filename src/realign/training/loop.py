@@ -65,6 +65,9 @@ def peak_memory(device: torch.device) -> float:
 class Trainer(SentenceTransformerTrainer):
     """Steps, logs and checkpoints as the recipe has them; the loop is transformers' own."""
 
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(
         self,
         model: SentenceTransformer,

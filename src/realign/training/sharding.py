@@ -7,7 +7,7 @@ DTensors, of which each process holds a part; a layer's weights are put together
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -70,7 +70,7 @@ def whole(tensor: Tensor) -> Tensor:
     """Return a tensor's value, on the CPU if it was sharded; every process must call it."""
     if not isinstance(tensor, DTensor):
         return tensor.detach()
-    full = tensor.detach().full_tensor()
+    full: Tensor = cast(Any, tensor).detach().full_tensor()
     # (the other processes only take part)
     return full.cpu() if dist.get_rank() == 0 else full.new_empty(0)
 
