@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from realign import hardware
 from realign.config import Backbone, LoRA, Recipe
@@ -165,8 +166,6 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_bits(tmp_path: Path
 
 
 def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys) -> None:
-    from safetensors.torch import load_file
-
     short = RECIPE.model_copy(update={"epochs": 0.5})
     models = [load_file(run(tmp_path / str(seed), short, seed) / "model.safetensors") for seed in (0, 1)]
     assert r"queries of colours begin with 'Instruct: Find it\nQuery:'" in capsys.readouterr().err
@@ -174,8 +173,6 @@ def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys)
 
 
 def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     from realign import backbones
 
     recipe = RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2)})
@@ -319,11 +316,11 @@ def one_process(tmp_path_factory) -> Path:
     return in_processes(tmp_path_factory.mktemp("one"), "ddp:1")
 
 
-def in_processes(out: Path, flag: str) -> Path:
+def in_processes(out: Path, flag: str, recipe: Recipe = PAIR) -> Path:
     compute = hardware.resolve("cpu", "float32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        parallel.train(BACKBONE, PAIR, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
+        parallel.train(BACKBONE, recipe, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
     return out
 
 
@@ -361,6 +358,19 @@ def test_two_processes_with_shared_out_weights_train_as_one_and_resume_to_the_bi
         the_same_training(two, again)
         name = "model/model.safetensors"
         assert flag == "ddp:1" or (two / name).read_bytes() == (again / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_adapter_trained_with_shared_out_weights_is_saved_whole(tmp_path) -> None:
+    # of rank 1, so that one process holds nothing of some matrices
+    change = {"lora": LoRA(rank=1, merge=False), "gradient_checkpointing": True}
+    recipe = PAIR.model_copy(update=change)
+    outs = [in_processes(tmp_path / flag, flag, recipe) for flag in ("ddp:1", "fsdp:2")]
+    the_same_training(*outs)
+    name = "adapter/adapter_model.safetensors"
+    one, two = (load_file(out / name) for out in outs)
+    assert one.keys() == two.keys()
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
 
 
 def test_the_flag_for_several_processes_is_checked() -> None:
