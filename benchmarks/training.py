@@ -5,7 +5,7 @@ memory is its own:
 
     python benchmarks/training.py                    # laptop model, 64 triples (the peer takes minutes)
     python benchmarks/training.py --batch 32         # half of it
-    python benchmarks/training.py --large-batch 2048 --large-tokens 6   # and our memory at 2,048 queries
+    python benchmarks/training.py --memory           # our memory at 2,048 queries against 64, same lengths
     python benchmarks/training.py --backbone hub:Qwen/Qwen2.5-0.5B --device cuda --chunk-tokens 16384
 """
 
@@ -22,6 +22,8 @@ from functools import partial
 from typing import Any
 
 LAPTOP = "smollm2-135m"
+SMALL, LARGE = 64, 2048
+GROWTH = 1.3
 PEER = "sentence-transformers CachedMultipleNegativesRankingLoss"
 
 
@@ -57,7 +59,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from realign.training import model as models
     from realign.training.data import Tokenized
     from realign.training.infonce import LossSettings, backward
-    from realign.training.trainer import _peak_memory
+    from realign.training.loop import peak_memory
 
     queries, positives, negatives = triples(args.batch)
     encoder, tokenizer = backbones.load(
@@ -75,9 +77,12 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         max_passage_tokens=args.tokens,
     )
 
+    passes = 0
+
     def ours(rows: int) -> int:
+        nonlocal passes
         batch = data.batch(0, list(range(rows)))
-        backward(
+        passes = backward(
             models.TokenStates(model),
             batch,
             LossSettings(mask_false_negatives=False),
@@ -85,7 +90,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
             pad_id=embedding.pad_token_id(tokenizer),
             device=device,
             autocast=autocast,
-        )
+        ).passes
         return sum(len(batch.ids[u]) for u in (*batch.queries, *batch.candidates))
 
     def peer(rows: int) -> int:
@@ -114,7 +119,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     return {
         "tokens": tokens,
         "seconds": best,
-        "memory_gib": _peak_memory(device),
+        "memory_gib": peak_memory(device),
+        "passes": passes,
         "flops": 6 * weights * tokens / best,
     }
 
@@ -138,17 +144,35 @@ def child(args: argparse.Namespace, which: str, batch: int, tokens: int) -> dict
     return found
 
 
+def memory(args: argparse.Namespace, machine: Any) -> None:
+    """Print our peak memory at LARGE queries a batch against SMALL, for texts of the same lengths."""
+    small = child(args, "ours", SMALL, args.tokens)
+    if small["passes"] == 1:  # its one pass would be smaller than those of the large batch
+        sys.exit(f"{SMALL} queries do not fill a pass of {args.chunk_tokens} tokens: raise --tokens")
+    large = child(args, "ours", LARGE, args.tokens)
+    growth = large["memory_gib"] / small["memory_gib"]
+    found = {
+        "work": f"peak memory of a step, batch {LARGE}, {args.backbone}, texts up to {args.tokens} tokens, "
+        f"{args.dtype}",
+        "ours": round(large["memory_gib"], 2),
+        "peer": round(small["memory_gib"], 2),
+        "peer_name": f"ours at batch {SMALL}",
+        "unit": "GiB",
+        "ratio": round(1 / growth, 2),
+        "target": round(1 / GROWTH, 2),
+        "growth": round(growth, 2),
+        "growth_target": GROWTH,
+        "machine": machine,
+    }
+    print(json.dumps(found), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backbone", default=LAPTOP)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument(
-        "--large-batch", type=int, default=0, help="also compare our memory at this batch size"
-    )
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument(
-        "--large-tokens", type=int, default=0, help="longest text of the large batch; --tokens if 0"
-    )
+    parser.add_argument("--memory", action="store_true", help="only: is our memory flat in the batch size?")
+    parser.add_argument("--tokens", type=int, help="longest text; 256, or 16 for --memory")
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device, to print MFU")
     parser.add_argument("--chunk-tokens", type=int, default=2048)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
@@ -156,12 +180,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--measure", choices=["ours", "peer"], help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.tokens = args.tokens or (16 if args.memory else 256)
     if args.measure:
         print(json.dumps(measure(args)))
         return
     from realign import hardware
 
     machine = hardware.describe()
+    if args.memory:
+        memory(args, machine)
+        return
     what = f"{args.backbone}, batch {args.batch}, texts up to {args.tokens} tokens, {args.dtype}"
     ours, peer = (child(args, which, args.batch, args.tokens) for which in ("ours", "peer"))
 
@@ -175,13 +203,8 @@ def main() -> None:
     rates = [found["tokens"] / found["seconds"] for found in (ours, peer)]
     target = 2.5 if args.device == "cpu" else 1.5
     line("contrastive step", *rates, PEER, "non-padding tokens/s", target, rates[0] / rates[1])
-    memory = [found["memory_gib"] for found in (ours, peer)]
-    line("peak memory of a step", *memory, PEER, "GiB", 1.0, memory[1] / memory[0])
-    if args.large_batch:
-        tokens = args.large_tokens or args.tokens
-        large = child(args, "ours", args.large_batch, tokens)["memory_gib"]
-        name = f"ours at batch {args.large_batch}, texts up to {tokens} tokens"
-        line("memory, flat in the batch", memory[0], large, name, "GiB", 1 / 1.3, memory[0] / large)
+    peaks = [found["memory_gib"] for found in (ours, peer)]
+    line("peak memory of a step", *peaks, PEER, "GiB", 1.0, peaks[1] / peaks[0])
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ tables.show(tables.probe_table(after))
 # %% [markdown]
 # ## All models on one map
 #
-# Every backbone, checkpoint and trained model, placed so that distances on the page are close to distances between models (the angle of debiased CKA). Lines join a sibling's checkpoints to the base they started from. If CL realigns, the squares lie closer together than the circles they started from.
+# Every backbone, checkpoint and trained model, placed so that distances on the page are close to distances between models (the angle of debiased CKA). Lines join a sibling's checkpoints to the base they started from. If CL realigns, the squares lie closer together than the circles they started from. Where the recipe keeps models on the way (`recipe.save_steps`), dashed lines lead through them.
 
 # %% mystnb={"image": {"alt": "Two-dimensional map of all backbones, checkpoints and embedding models by debiased CKA distance"}}
 figures.models_map(study.models_map())

@@ -17,6 +17,7 @@ COMMANDS = [
     "mine",
     "sweep",
     "evaluate",
+    "export",
     "compare",
     "status",
     "plan",
@@ -73,6 +74,7 @@ def test_every_help_shows_an_example(monkeypatch, capsys, words):
             2,
             "unknown suite 'smoke-cod'; did you mean 'smoke-code'?",
         ),
+        (["export", "base", "-o", "x"], 2, "model 'base' must be ROLE:SEED"),
         (["compare", "base", "reason@x", "-P", "smoke"], 2, "a whole number must follow '@'"),
         (["compare", "base", "path:/no/such/dir", "-P", "smoke"], 1, "/no/such/dir"),
         (

@@ -190,6 +190,21 @@ def test_wide_rotation_keeps_a_thin_diagonal_visible_on_a_small_image() -> None:
     assert len(svg(figure)) < 600_000
 
 
+def test_the_map_joins_models_kept_in_training_from_the_backbone_to_the_first_seed() -> None:
+    places = STUDY.models_map()
+    later = places[places["kind"] == "embedding"].assign(number=1, x=9.0)
+    kept = [("reason", "kept", step, 0.3 + step, 0.5, 0.01, 0.02) for step in (8, 2)]
+    places = pd.concat([places, later, pd.DataFrame(kept, columns=places.columns)], ignore_index=True)
+    axes = figures.models_map(places).axes[0]
+    (path,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    own = places[places["role"] == "reason"].set_index(["kind", "number"])["x"]
+    wanted = [own["backbone", 36], 2.3, 8.3, own["embedding", 0]]
+    np.testing.assert_allclose(path.get_xdata(), wanted)
+    assert {"CL 2", "CL 8"} <= texts(axes.figure)
+    before = figures.models_map(STUDY.models_map()).axes[0]
+    assert all(line.get_linestyle() != "--" for line in before.lines)
+
+
 def test_missing_logs_are_said_and_not_drawn() -> None:
     figure = figures.tuning_curves(pd.DataFrame(columns=["role", "step"]))
     assert any("without a tuning log" in text for text in texts(figure))

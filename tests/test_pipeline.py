@@ -129,6 +129,10 @@ def test_a_kept_step_of_training_is_a_model_of_its_own(own_store, tmp_path):
     whole, early = study.models.reader("base:0"), study.models.reader("base:0@2")
     assert early.needs == whole.needs
     assert (early.slug, early.identity) == ("base-emb-seed0-step2", {**whole.identity, "step": 2})
+    mapped = study.similarity.map_node().request.inputs
+    plain = pipeline.study("smoke").similarity.map_node().request.inputs
+    kept = {f"{role}-emb-seed0-step2" for role in study.profile.roles}
+    assert mapped.keys() - plain.keys() == kept
     with pytest.raises(UsageError, match="unknown kept step of training '3'"):
         study.models.reader("base:0@3")
     with pytest.raises(UsageError, match="a whole number must follow ':'"):

@@ -13,7 +13,7 @@ import pytest
 
 from realign import cli, pipeline, sources
 from realign.config import Backbone
-from realign.errors import RealignError
+from realign.errors import RealignError, UsageError
 from realign.evaluation import run, suites, yardstick
 from realign.pipeline import Study, scoring
 
@@ -138,6 +138,36 @@ def test_means_over_the_rest_are_given_when_asked_for(study, monkeypatch, capsys
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().out.splitlines()[-2].split() == ["smoke", "10.00", "10.00", "2", "1"]
+
+
+def test_an_exported_model_opens_and_its_card_has_its_scores(study, monkeypatch, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    from realign.training.model import SCORES, scored
+
+    rows = [("a", "X", 12.345, ""), ("b", "Y", math.nan, "it broke")]
+    frame = pd.DataFrame(rows, columns=["task", "type", "score", "error"])
+    frame = frame.assign(suite="smoke", metric="ndcg_at_10", subset="")
+    monkeypatch.setattr(scoring.Scoring, "evaluate", lambda *_, **__: frame)
+    recipe = study.profile.recipe.model_copy(update={"data": ("messages",), "queries": 8})
+    mine = changed(study, recipe=recipe)
+    place = tmp_path / "model"
+    mine.scoring.export("base", 0, place)
+    assert SentenceTransformer(str(place), device="cpu").encode(["x"]).shape == (1, 64)
+    card = (place / "README.md").read_text()
+    assert "| smoke | a | ndcg_at_10 | 12.35 |" in card.splitlines()
+    assert "| smoke | b | ndcg_at_10 | failed |" in card.splitlines()
+    assert "| smoke | mean of 2 tasks |  | failed |" in card.splitlines()
+    assert "Not measured yet" not in card
+    stored = mine.graph.run(mine.models.train_node("base", 0)).path / "model" / "README.md"
+    assert "Not measured yet" in stored.read_text()  # and its digest still holds
+    tasks = run.task_means(frame.assign(score=[50.0, 60.0]))
+    again = scored(card, tasks, run.suite_means(tasks), {})
+    assert again.count(SCORES) == 1
+    assert "| smoke | mean of 2 tasks |  | 55.00 |" in again
+    assert "12.35" not in again
+    with pytest.raises(UsageError, match="is not empty"):
+        mine.scoring.export("base", 0, place)
 
 
 def test_scores_items_and_what_was_read_are_tidy_and_fit_together(study):

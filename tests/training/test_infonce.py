@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
-from realign.training import infonce
+from realign.training import infonce, sharding
 from realign.training.infonce import Batch, LossSettings
 
 TIGHT = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -331,23 +334,70 @@ def test_statistics_know_a_perfect_and_a_collapsed_batch() -> None:
     assert flat["uniformity"] == 0
 
 
+def _shared_models() -> dict[str, torch.nn.Module]:
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    checkpointing = tiny()
+    checkpointing.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    adapted = get_peft_model(tiny(), lora).to(torch.float64)
+    return {"full": tiny(), "checkpointing": checkpointing, "lora": adapted}
+
+
 def _process(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    model = torch.nn.parallel.DistributedDataParallel(tiny())
-    result = infonce.backward(
-        model, make_batch(), LossSettings(temperature=0.1, symmetric=True), chunk_tokens=40, distributed=True
-    )
-    torch.save((result.loss, result.tokens, gradients(model.module)), f"{folder}/{rank}.pt")
+    settings = LossSettings(temperature=0.1, symmetric=True)
+    found: dict[Any, Any] = {}
+    for way in ("ddp", "fsdp"):
+        for kind, model in _shared_models().items():
+            if way == "ddp":
+                wrapped: torch.nn.Module = torch.nn.parallel.DistributedDataParallel(model)
+            else:
+                sharding.shard(model, torch.device("cpu"))
+                wrapped = model
+            result = infonce.backward(wrapped, make_batch(), settings, chunk_tokens=40, distributed=True)
+            held = sum(p.to_local().numel() if way == "fsdp" else p.numel() for p in model.parameters())
+            grads = {name: sharding.whole(g) for name, g in gradients(model).items()}
+            found[kind, way] = (result.loss, result.tokens, held, grads)
+    # bfloat16 passes over float32 weights, as the trainer makes them
+    half = tiny(torch.float32)
+    sharding.shard(half, torch.device("cpu"))
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, cache_enabled=False)
+    soft = LossSettings(temperature=0.5)
+    infonce.backward(half, make_batch(), soft, chunk_tokens=40, autocast=autocast, distributed=True)
+    found["bfloat16"] = {name: sharding.whole(g) for name, g in gradients(half).items()}
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_gradients_of_one_whether_weights_are_shared_out_or_not(tmp_path) -> None:
     torch.multiprocessing.spawn(_process, (2, str(tmp_path)), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    model, batch = tiny(), make_batch()
-    result, expected = cached(model, batch, LossSettings(temperature=0.1, symmetric=True))
-    assert sum(tokens for _, tokens, _ in found) == batch.tokens  # the work is shared
-    for loss, _, grads in found:
-        assert loss == pytest.approx(result.loss, abs=1e-10)
-        assert difference(grads, expected) < 1e-10
+    batch = make_batch()
+    for kind, model in _shared_models().items():
+        result, expected = cached(model, batch, LossSettings(temperature=0.1, symmetric=True))
+        size = sum(p.numel() for p in model.parameters())
+        for way in ("ddp", "fsdp"):
+            results = [one[kind, way] for one in found]
+            assert sum(tokens for _, tokens, *_ in results) == batch.tokens  # the work is shared
+            held = [rank_held for _, _, rank_held, _ in results]
+            assert sum(held) == (size if way == "fsdp" else 2 * size)  # and so are the weights
+            assert max(held) < 0.6 * size or way == "ddp"
+            for loss, *_ in results:
+                assert loss == pytest.approx(result.loss, abs=1e-10)
+            assert difference(results[0][3], expected) < 1e-10
+    _, exact = cached(tiny(torch.float32), batch, LossSettings(temperature=0.5))
+    half = found[0]["bfloat16"]
+    assert half.keys() == exact.keys()
+    vectors = [torch.cat([grads[name].flatten() for name in exact]) for grads in (half, exact)]
+    assert float(torch.cosine_similarity(*vectors, dim=0)) > 0.98
+
+
+@given(st.lists(st.integers(1, 30), min_size=3, max_size=25), st.integers(2, 3), st.integers(8, 64))
+def test_all_processes_make_the_same_number_of_passes_over_all_texts_once(lengths, world, budget) -> None:
+    batch = Batch("set", [[1] * n for n in lengths], [0] * len(lengths), [0], [1], list(range(len(lengths))))
+    seen = [infonce.passes(batch, rank, world, budget) for rank in range(world)]
+    assert len({len(chunks) for chunks in seen}) == 1
+    assert all(chunk for chunks in seen for chunk in chunks)
+    assert sorted(u for chunks in seen for chunk in chunks for u in chunk) == list(range(len(lengths)))

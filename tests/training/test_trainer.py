@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from realign import hardware
 from realign.config import Backbone, LoRA, Recipe
@@ -22,7 +24,7 @@ from realign.embedding import Embedder, query_prefix
 from realign.errors import RealignError, UsageError
 from realign.texts import corpus
 from realign.texts.pairs import PairSet
-from realign.training import parallel, trainer
+from realign.training import loop, parallel, trainer
 
 BACKBONE = Backbone(source="random:0/llama")
 RECIPE = Recipe(
@@ -88,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_lowers_the_loss_and_raises_the_accuracy(trained: Path) -> None:
     log = pd.read_csv(trained / "log.csv")
-    assert list(log.columns) == list(trainer.LOG_COLUMNS)
+    assert list(log.columns) == list(loop.LOG_COLUMNS)
     assert list(log.step) == list(range(1, 25))
     assert log.loss.tail(5).mean() < 0.6 * log.loss.head(3).mean()
     assert log.accuracy.tail(5).mean() > log.accuracy.head(3).mean() + 0.2
@@ -134,7 +136,7 @@ def backward(*a, **k):
     if len(steps) == 6:
         os.kill(os.getpid(), 9)
     return real(*a, **k)
-real, t.trainer.backward = t.trainer.backward, backward
+real, t.loop.backward = t.loop.backward, backward
 t.run(Path(sys.argv[2]), t.DROPOUT)
 """
 DROPOUT = RECIPE.model_copy(update={"checkpoint_steps": 2, "lora": LoRA(rank=2, dropout=0.2)})
@@ -149,7 +151,7 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_bits(tmp_path: Path
     )
     assert done.returncode == -9
     assert not (again / "model").exists()
-    newest = trainer.last_checkpoint(again / "work")
+    newest = loop.last_checkpoint(again / "work")
     assert newest is not None
     assert newest.endswith("checkpoint-4")
     # a half-written newer checkpoint is passed over
@@ -164,8 +166,6 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_bits(tmp_path: Path
 
 
 def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys) -> None:
-    from safetensors.torch import load_file
-
     short = RECIPE.model_copy(update={"epochs": 0.5})
     models = [load_file(run(tmp_path / str(seed), short, seed) / "model.safetensors") for seed in (0, 1)]
     assert r"queries of colours begin with 'Instruct: Find it\nQuery:'" in capsys.readouterr().err
@@ -173,8 +173,6 @@ def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys)
 
 
 def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     from realign import backbones
 
     recipe = RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2)})
@@ -240,14 +238,14 @@ def test_training_on_evaluation_texts_is_refused_with_the_count(tmp_path: Path) 
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch) -> None:
-    real, calls = trainer.backward, []
+    real, calls = loop.backward, []
 
     def broken(*args, **kwargs):
         calls.append(1)
         result = real(*args, **kwargs)
         return replace(result, loss=math.nan) if len(calls) == 3 else result
 
-    monkeypatch.setattr(trainer, "backward", broken)
+    monkeypatch.setattr(loop, "backward", broken)
     rows = r"rows \d+, \d+, \d+, \d+ and 4 more"
     with pytest.raises(RealignError, match=rf"the loss is nan at step 3 of 6 \(set colours, {rows}\)"):
         run(tmp_path)
@@ -261,13 +259,13 @@ def test_a_learning_rate_that_blows_the_weights_up_stops_the_run_at_once(tmp_pat
 
 
 def test_collapsed_embeddings_stop_the_run(tmp_path, monkeypatch) -> None:
-    real = trainer.backward
+    real = loop.backward
 
     def flat(*args, **kwargs):
         result = real(*args, **kwargs)
         return replace(result, statistics={**result.statistics, "min_cosine": 0.9999})
 
-    monkeypatch.setattr(trainer, "backward", flat)
+    monkeypatch.setattr(loop, "backward", flat)
     with pytest.raises(RealignError, match=r"collapsed at step 2 of 6 \(set colours"):
         run(tmp_path)
 
@@ -289,7 +287,7 @@ def test_embeddings_that_collapse_by_themselves_stop_the_run(tmp_path, monkeypat
 
 
 def test_norms_and_biases_do_not_decay_and_the_schedule_is_a_cosine() -> None:
-    shares = [trainer.cosine_with_warmup(s, warmup=3, steps=23) for s in range(23)]
+    shares = [loop.cosine_with_warmup(s, warmup=3, steps=23) for s in range(23)]
     assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
     assert shares[13] == pytest.approx(0.5)
     assert 0 < shares[-1] < 0.01
@@ -310,33 +308,79 @@ def test_norms_are_kept_out_of_weight_decay(tmp_path, monkeypatch) -> None:
     assert sorted(seen, key=lambda g: g[0]) == [(0.0, {1}), (RECIPE.weight_decay, {2})]
 
 
-PAIR = RECIPE.model_copy(update={"queries": 16, "checkpoint_steps": 1})
+PAIR = RECIPE.model_copy(update={"queries": 16, "checkpoint_steps": 1, "save_steps": (1,)})
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> Path:
+    return in_processes(tmp_path_factory.mktemp("one"), "ddp:1")
+
+
+def in_processes(out: Path, flag: str, recipe: Recipe = PAIR) -> Path:
+    compute = hardware.resolve("cpu", "float32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        parallel.train(BACKBONE, recipe, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
+    return out
+
+
+def the_same_training(one: Path, two: Path) -> None:
+    columns = ["step", "loss", "learning_rate", "grad_norm", "accuracy", "alignment", "uniformity", "tokens"]
+    logs = [pd.read_csv(out / "log.csv")[columns] for out in (one, two)]
+    # the second step's loss is that of weights which the first step's gradients of both processes made
+    pd.testing.assert_frame_equal(*logs, rtol=1e-5, atol=1e-6)
+    assert abs(logs[0].loss[0] - logs[0].loss[1]) > 1e-3
+    for place in ("step-1", "model"):
+        vectors = [Embedder.from_directory(out / place).encode(["amber birch", "x"]) for out in (one, two)]
+        assert np.abs(vectors[0] - vectors[1]).max() < 1e-5
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    compute = hardware.resolve("cpu", "float32")
-    logs = {}
-    for flag in ("ddp:1", "ddp:2"):
-        out = tmp_path / flag
-        parallel.train(BACKBONE, PAIR, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
-        assert Embedder.from_directory(out / "model").encode(["x"]).shape == (1, 64)
-        logs[flag] = pd.read_csv(out / "log.csv")
-    columns = ["step", "loss", "learning_rate", "grad_norm", "accuracy", "alignment", "uniformity", "tokens"]
-    one, two = (logs[flag][columns] for flag in logs)
-    # the second step's loss is that of weights which the first step's gradients of both processes made
-    pd.testing.assert_frame_equal(one, two, rtol=1e-5, atol=1e-6)
-    assert abs(one.loss[0] - one.loss[1]) > 1e-3
-    ranks = list((tmp_path / "ddp:2" / "work" / "checkpoint-1").glob("rng_state_*.pth"))
-    assert len(ranks) == 2  # there were two
+def test_two_processes_train_as_one(one_process, tmp_path) -> None:
+    two = in_processes(tmp_path, "ddp:2")
+    the_same_training(one_process, two)
+    assert len([*(two / "work" / "checkpoint-1").glob("rng_state_*.pth")]) == 2  # there were two
+
+
+@pytest.mark.slow
+def test_two_processes_with_shared_out_weights_train_as_one_and_resume_to_the_bit(
+    one_process, tmp_path
+) -> None:
+    two = in_processes(tmp_path / "two", "fsdp:2")
+    the_same_training(one_process, two)
+    # go on from the first step, in two processes and in one
+    for flag in ("fsdp:2", "ddp:1"):
+        again = tmp_path / flag
+        for left in ("checkpoint-1", "step-1"):
+            place = two / ("work" if left == "checkpoint-1" else "") / left
+            shutil.copytree(place, again / "work" / left)
+        in_processes(again, flag)
+        the_same_training(two, again)
+        name = "model/model.safetensors"
+        assert flag == "ddp:1" or (two / name).read_bytes() == (again / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_adapter_trained_with_shared_out_weights_is_saved_whole(tmp_path) -> None:
+    # of rank 1, so that one process holds nothing of some matrices
+    change = {"lora": LoRA(rank=1, merge=False), "gradient_checkpointing": True}
+    recipe = PAIR.model_copy(update=change)
+    outs = [in_processes(tmp_path / flag, flag, recipe) for flag in ("ddp:1", "fsdp:2")]
+    the_same_training(*outs)
+    name = "adapter/adapter_model.safetensors"
+    one, two = (load_file(out / name) for out in outs)
+    assert one.keys() == two.keys()
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
 
 
 def test_the_flag_for_several_processes_is_checked() -> None:
-    assert [parallel.processes(f) for f in ("", "ddp:1", "ddp:4")] == [1, 1, 4]
-    for flag in ("ddp", "ddp:0", "fsdp:2", "4"):
+    flags = ("", "ddp:1", "ddp:4", "fsdp:1", "fsdp:2")
+    assert [parallel.read_flag(f) for f in flags] == [
+        (1, False), (1, False), (4, False), (1, False), (2, True),
+    ]  # fmt: skip
+    for flag in ("ddp", "ddp:0", "zero:2", "4"):
         with pytest.raises(UsageError, match="must be ddp:N"):
-            parallel.processes(flag)
+            parallel.read_flag(flag)
     assert parallel.launcher("cuda", 4)[2:6] == [
         "accelerate.commands.launch", "--multi_gpu", "--num_processes=4", "--num_machines=1",
     ]  # fmt: skip

@@ -119,7 +119,11 @@ def train(
     family: FamilyName = None,
     profile: Profile = "laptop",
     parallel: Annotated[
-        str, typer.Option(envvar="REALIGN_PARALLEL", help="ddp:N: share every batch among N processes")
+        str,
+        typer.Option(
+            envvar="REALIGN_PARALLEL",
+            help="ddp:N shares every batch among N processes, fsdp:N the weights as well",
+        ),
     ] = "",
 ) -> None:
     """Train the embedding model of one role and seed by the profile's recipe.
@@ -127,9 +131,9 @@ def train(
     Example: realign train reason --seed 1
     """
     from realign import pipeline
-    from realign.training.parallel import VARIABLE, processes
+    from realign.training.parallel import VARIABLE, read_flag
 
-    processes(parallel)
+    read_flag(parallel)
     os.environ[VARIABLE] = parallel
     study = pipeline.study(profile, family=family)
     artifact = study.graph.run(study.models.train_node(role, seed))

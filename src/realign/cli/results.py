@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from realign.cli.app import (
     Profile,
     command,
 )
-from realign.errors import RealignError, unknown
+from realign.errors import RealignError, UsageError, unknown
 
 
 @command
@@ -63,6 +64,26 @@ def evaluate(
         raise RealignError(
             f"{failed} tasks failed, for the reasons in the table; run it again to try them again"
         )
+
+
+@command
+def export(
+    model: Annotated[str, typer.Argument(help="ROLE:SEED, a trained model")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="a new directory for the model")],
+    family: FamilyName = None,
+    profile: Profile = "laptop",
+) -> None:
+    """Copy a trained model out of the store, with its scores on the profile's suites in the model card.
+
+    Example: realign export reason:0 --output my/reason-emb
+    """
+    from realign import pipeline
+
+    role, _, seed = model.partition(":")
+    if not seed.isdigit():
+        raise UsageError(f"model '{model}' must be ROLE:SEED, for example base:0")
+    pipeline.study(profile, family=family).scoring.export(role, int(seed), output)
+    print(f"the embedding model: {output} (open it with SentenceTransformer; README.md has its scores)")
 
 
 @command

@@ -87,6 +87,8 @@ def models_map(places: pd.DataFrame) -> Figure:
     """All models on a plane: the closer, the higher their debiased CKA (mean angle over six layers).
 
     Circles are backbones joined along tuning, squares embedding models; bars are 95% intervals over texts.
+    Small triangles are models kept during contrastive learning: the dashed way from a role's final backbone
+    to its embedding model of the first seed.
 
     Args:
         places: the frame of ``study.models_map()``.
@@ -94,7 +96,16 @@ def models_map(places: pd.DataFrame) -> Figure:
     figure, grid = grid_of(1, 1, (7.0, 4.6))
     axes = grid[0, 0]
     base = places[(places["role"] == "base") & (places["kind"] == "backbone")]
-    for (role, kind), mine in places.groupby(["role", "kind"], sort=False):
+    for role, mine in places[places["kind"] == "kept"].groupby("role", sort=False):
+        ends = [places[(places["role"] == role) & (places["kind"] == k)] for k in ("backbone", "embedding")]
+        path = pd.concat([ends[0].tail(1), mine.sort_values("number"), ends[1].head(1)])
+        axes.plot(path["x"], path["y"], color=colour(str(role)), lw=1, ls="--", alpha=0.6)
+        axes.plot(mine["x"], mine["y"], color=colour(str(role)), ls="", marker="^", ms=4)
+        for place in mine.itertuples():
+            axes.annotate(
+                f"CL {place.number}", (place.x, place.y), (3, -8), textcoords="offset points", fontsize=7
+            )
+    for (role, kind), mine in places[places["kind"] != "kept"].groupby(["role", "kind"], sort=False):
         look = {"color": colour(str(role)), "mec": INK, "mew": 0.5, "elinewidth": 0.8}
         mark = "o" if kind == "backbone" else "s"
         name = str(role) if kind == "backbone" else f"{role}-Emb"

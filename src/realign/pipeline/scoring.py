@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pandas as pd
 
 from realign import config as cfg
 from realign import hardware
+from realign.errors import UsageError
 from realign.evaluation import suites, yardstick
 from realign.evaluation.specs import BM25_TYPES
 from realign.pipeline.graph import Graph, Node, request
@@ -90,6 +93,28 @@ class Scoring:
                 self.graph.store.set_aside(known.path)
             frames.append(_scores(self.graph.run(node)))
         return pd.concat(frames, ignore_index=True)
+
+    def export(self, role: str, seed: int, folder: Path) -> None:
+        """Copy a trained model out of the store, its scores on the profile's suites in the model card.
+
+        Both are found in the store or made. A model in the store is never changed, so its own card has none.
+
+        Raises:
+            UsageError: the folder is there and not empty.
+        """
+        from realign.evaluation import run
+        from realign.training.model import scored
+
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} is not empty: name a new directory for the model")
+        frames = [self.evaluate(f"{role}:{seed}", suite) for suite in self.profile.suites]
+        tasks = run.task_means(pd.concat(frames, ignore_index=True))
+        trained = self.graph.run(self.models.train_node(role, seed))
+        text = (trained.path / "model" / "README.md").read_text(encoding="utf-8")
+        facts = {"profile": self.profile.name, "dtype": self.profile.dtype, "mteb": version("mteb")}
+        card = scored(text, tasks, run.suite_means(tasks), facts)
+        shutil.copytree(trained.path / "model", folder, dirs_exist_ok=True)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
     def _collect(self, read: Callable[[Artifact], pd.DataFrame]) -> pd.DataFrame:
         """Read a table of every result, with the labels of its model; published yardsticks count too."""

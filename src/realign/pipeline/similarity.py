@@ -175,6 +175,9 @@ class Similarity:
         trained = [("base", seed) for seed in self.profile.seeds[:2]]
         for role, seed in [*trained, *((role, self.profile.seeds[0]) for role in self.models.siblings)]:
             add(role, "embedding", seed, self.models.read_embedding(role, seed))
+        for role in ("base", *self.models.siblings):
+            for step in self.profile.recipe.save_steps:
+                add(role, "kept", step, self.models.read_embedding(role, self.profile.seeds[0], step))
         readers = [reader for *_, reader in found]
         nodes = [self.reading.node(reader) for reader in readers]
         settings = self.profile.hrsa
@@ -205,8 +208,9 @@ class Similarity:
     def models_map(self) -> pd.DataFrame:
         """Places of all models on a plane: model, x, y, x_error, y_error, role, kind, number.
 
-        ``number`` is the tuning step of a backbone (-1: unknown) and the seed of an embedding model; ``attrs``
-        holds 'explained', the share of squared distances that the plane shows.
+        ``number`` is the tuning step of a backbone (-1: unknown), the seed of an embedding model, and the
+        training step of one 'kept' on the way (``recipe.save_steps``, first seed); ``attrs`` holds
+        'explained', the share of squared distances that the plane shows.
         """
         artifact = self.graph.run(self.map_node())
         places = pd.read_csv(artifact.path / "places.csv")

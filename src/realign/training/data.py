@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from realign.config import Recipe
 from realign.embedding import query_prefix, tokenize
 from realign.errors import RealignError
+from realign.texts import corpus, pairs, problems
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise
 from realign.training.infonce import Batch
@@ -48,6 +50,35 @@ def share(
     power = {"size": 1.0, "equal": 0.0, "temperature": 1 / temperature}[sampling]
     weights = [size**power for size in sizes]
     return [min(round(queries * w / max(sum(weights), 1)), s) for w, s in zip(weights, sizes, strict=True)]
+
+
+def load_sets(recipe: Recipe, seed: int) -> list[pairs.PairSet]:
+    """Load the training sets of a recipe and draw its number of queries from them."""
+    whole = [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data]
+    sizes = [len(one) for one in whole]
+    counts = share(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
+    return [one.take(n, seed) for one, n in zip(whole, counts, strict=True)]
+
+
+def evaluation_texts(recipe: Recipe) -> list[str]:
+    """Return every text on the evaluation side of the offline sets that a recipe trains on.
+
+    A set from a file may have been made of any of them, so it is held against all.
+    """
+    names = set(recipe.data)
+    if any(name.startswith(pairs.FILE) for name in names):
+        names |= set(pairs.INSTRUCTIONS)
+    found: list[str] = []
+    if {"docs", "code"} & names:
+        for f in corpus.functions("eval"):
+            found += [f.summary, f.description, f.source[: pairs.SOURCE_CHARACTERS]]
+    if "messages" in names:
+        for m in corpus.catalogues("eval"):
+            found += [m.text, *m.translations.values()]
+    if "problems" in names:
+        for p in problems("eval"):
+            found += [p.text, p.answer]
+    return [text for text in found if text]
 
 
 def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> Plan:

@@ -175,6 +175,21 @@ def length_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return list(budget_batches(lengths, budget, fall=FALL, busy=BUSY))
 
 
+def passes(batch: Batch, rank: int, world: int, budget: int) -> list[list[int]]:
+    """Return the texts of each forward pass that one of several processes makes, longest first.
+
+    Every process gets long and short texts alike, and all make the same number of passes: in each of them
+    they meet where weights are shared out (FSDP). What does not come out even joins the last pass, so that
+    one may exceed the budget by one text, of the shortest.
+    """
+    ranked = sorted(range(len(batch.ids)), key=lambda u: (-len(batch.ids[u]), u))
+    mine = ranked[rank::world]
+    rounds = len(ranked) // world
+    groups = length_groups([len(batch.ids[u]) for u in ranked[: rounds * world : world]], budget)
+    groups[-1] += range(rounds, len(mine))
+    return [[mine[i] for i in group] for group in groups]
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What one batch gave: loss and statistics over all processes, work of this process."""
@@ -204,8 +219,8 @@ def backward(
     Exact for any ``chunk_tokens``: the gradients are those of one forward pass over the whole batch.
 
     Args:
-        model: called with ``input_ids`` and ``attention_mask``, gives ``last_hidden_state``; wrapped in
-            DistributedDataParallel if there are several processes.
+        model: called with ``input_ids`` and ``attention_mask``, gives ``last_hidden_state``; if there are
+            several processes, wrapped in DistributedDataParallel or sharded (:mod:`realign.training.sharding`).
         batch: texts of the step; the same in every process.
         settings: of the loss.
         chunk_tokens: positions (padding included) in one forward pass.
@@ -213,18 +228,14 @@ def backward(
         device: where the model lies.
         autocast: makes the context of a forward pass.
         distributed: share the texts among the processes of the default group. Gradients are scaled by
-            the number of processes, because DistributedDataParallel divides by it.
+            the number of processes, because both ways of sharing divide by it.
     """
     device = torch.device(device)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     if len(batch.ids) < world:
         raise ValueError(f"{world} processes cannot share a batch of {len(batch.ids)} texts")
-    # every process gets long and short texts alike
-    mine = sorted(range(len(batch.ids)), key=lambda u: (-len(batch.ids[u]), u))[rank::world]
-    lengths = [len(batch.ids[u]) for u in mine]
-    groups = length_groups(lengths, chunk_tokens)
-    chunks = [[mine[i] for i in group] for group in groups]
-    fits = sum(lengths[group[0]] * len(group) for group in groups) <= chunk_tokens
+    chunks = passes(batch, rank, world, chunk_tokens)
+    fits = sum(len(batch.ids[chunk[0]]) * len(chunk) for chunk in chunks) <= chunk_tokens
     padded = 0
 
     def encode(chunk: list[int]) -> Tensor:
@@ -277,7 +288,7 @@ def backward(
     return StepResult(
         float(loss.detach()),
         statistics(queries, candidates, same),
-        sum(lengths),
+        sum(len(batch.ids[u]) for chunk in chunks for u in chunk),
         padded,
         len(chunks),
         1 if graph is not None else 2,

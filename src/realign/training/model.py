@@ -18,11 +18,13 @@ from realign import backbones
 from realign.config import Backbone, Recipe
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Not the chat method that sentence-transformers would pick by itself for a tokeniser with a template.
 MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+SCORES = "## Scores"
 VERSIONS = ("torch", "transformers", "sentence-transformers", "peft", "accelerate")
 
 
@@ -175,6 +177,44 @@ def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
                 indent=2,
             ),
             "```",
+            "",
+            SCORES,
+            "",
+            "Not measured yet: `realign evaluate path/to/this/directory` does it, and `realign export` copies a",
+            "model of a study with its scores.",
+            "",
+        ]
+    )
+
+
+def scored(text: str, tasks: pd.DataFrame, suites: pd.DataFrame, facts: dict[str, Any]) -> str:
+    """Return a model card with its section of scores, the last one, made anew.
+
+    Args:
+        text: as :func:`card` made it.
+        tasks: columns suite, task, metric and score (0 to 100, NaN where the task failed).
+        suites: columns suite, mean_task, tasks and failed.
+        facts: what the scores were measured with, for example versions.
+    """
+    before = text.partition(f"{SCORES}\n")[0].rstrip("\n")
+
+    def row(*cells: Any) -> str:
+        shown = ("failed" if c != c else f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells)
+        return f"| {' | '.join(shown)} |"
+
+    return "\n".join(
+        [
+            before,
+            "",
+            SCORES,
+            "",
+            "Each task's main measure, 0 to 100, by `realign evaluate`"
+            f" ({', '.join(f'{name} {value}' for name, value in facts.items())}).",
+            "",
+            "| suite | task | measure | score |",
+            "|---|---|---|---:|",
+            *(row(one.suite, one.task, one.metric, one.score) for one in tasks.itertuples()),
+            *(row(one.suite, f"mean of {one.tasks} tasks", "", one.mean_task) for one in suites.itertuples()),
             "",
         ]
     )

@@ -1,5 +1,6 @@
-"""One training run over several processes, from one flag (``ddp:N``): the same batches, the work shared.
+"""One training run over several processes, from one flag: the same batches, the work shared.
 
+``ddp:N`` keeps the whole model in each of N processes, ``fsdp:N`` shares its weights out among them too.
 On GPUs the processes are started by ``accelerate launch``. On a CPU, where that starts a single one, they
 are started by ``torch.distributed.run``, which accelerate itself uses.
 """
@@ -21,18 +22,23 @@ from realign.hardware import Compute
 VARIABLE = "REALIGN_PARALLEL"
 
 
-def processes(flag: str) -> int:
-    """Read ``ddp:N``, N processes with the model in each; "" is one process.
+def read_flag(flag: str) -> tuple[int, bool]:
+    """Read ``ddp:N`` or ``fsdp:N``: the number of processes, and whether the weights are shared out.
+
+    "" is one process, and so is N = 1: it has nobody to share with.
 
     Raises:
         UsageError: for anything else.
     """
     if not flag:
-        return 1
+        return 1, False
     method, _, count = flag.partition(":")
-    if method != "ddp" or not count.isdigit() or int(count) < 1:
-        raise UsageError(f"parallel '{flag}' must be ddp:N, for example ddp:4 for four processes")
-    return int(count)
+    if method not in ("ddp", "fsdp") or not count.isdigit() or int(count) < 1:
+        raise UsageError(
+            f"parallel '{flag}' must be ddp:N (the model in each process) or fsdp:N (its weights shared out), "
+            "for example ddp:4"
+        )
+    return int(count), method == "fsdp" and int(count) > 1
 
 
 def train(
@@ -50,13 +56,13 @@ def train(
 
     The batch is the recipe's whatever the number: each process encodes its share of a batch's texts.
 
-    ``flag`` is ``ddp:N`` (None reads the environment variable REALIGN_PARALLEL); the other arguments are
-    those of that function.
+    ``flag`` is ``ddp:N`` or ``fsdp:N`` (None reads the environment variable REALIGN_PARALLEL); the other
+    arguments are those of that function.
 
     Raises:
         RealignError: a process failed.
     """
-    count = processes(os.environ.get(VARIABLE, "") if flag is None else flag)
+    count, sharded = read_flag(os.environ.get(VARIABLE, "") if flag is None else flag)
     if count == 1:
         from realign.training import trainer
 
@@ -74,6 +80,7 @@ def train(
                 "work": str(work),
                 "device": compute.device.type,
                 "dtype": str(compute.dtype).removeprefix("torch."),
+                "sharded": sharded,
             }
         )
     )
@@ -109,6 +116,7 @@ def _process(asked: dict[str, Any]) -> None:
         local=Path(asked["local"]) if asked["local"] else None,
         compute=hardware.resolve(asked["device"], asked["dtype"]),
         work=Path(asked["work"]),
+        sharded=asked["sharded"],
     )
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
