@@ -126,7 +126,7 @@ SETUP = "import sys; sys.path.insert(0, {path!r}); import hrsa as bench; from re
 def cka(scale: float, repeats: int) -> None:
     import numpy as np
 
-    from realign.hrsa.geometry import cka_grids
+    from realign.hrsa.grids import cka_grids
 
     n = int(4096 * scale)
     xs, ys = stacks(n)
@@ -137,7 +137,7 @@ def cka(scale: float, repeats: int) -> None:
         lambda: norms_once(xs, ys),
         repeats=repeats,
     )
-    np.testing.assert_allclose(cka_grids(xs, ys)["biased"], norms_once(xs, ys).cpu(), rtol=1e-4)
+    np.testing.assert_allclose(cka_grids(xs, ys)["biased"][0], norms_once(xs, ys).cpu(), rtol=1e-4)
     work = f"{LAYERS}x{LAYERS} linear CKA grid, both estimators, n={n}, d={WIDTH}"
     say(work, ours, loop * LAYERS**2 / few**2, f"per-pair torch loop ({few}x{few} pairs timed)", 5.0)
     say(work, ours, once, "torch loop, norms once", 1.8)

@@ -156,7 +156,10 @@ def test_heat_map_shows_the_matrix_the_right_way_round() -> None:
     class Skewed(book_frames.FakeReport):
         def _correlation(self) -> list[dict[str, float]]:
             return [
-                {"layer_a": a, "layer_b": b, "value": 0.1 * a + 0.01 * b} for a in range(3) for b in range(4)
+                {"layer_a": a, "layer_b": b, "value": v, "low": v, "high": v + 0.002 * a}
+                for a in range(3)
+                for b in range(4)
+                for v in [0.1 * a + 0.01 * b]
             ]
 
     figure = figures.layer_heatmaps({"": {("base", "reason"): Skewed(0.9)}}, "correlation")
@@ -164,6 +167,7 @@ def test_heat_map_shows_the_matrix_the_right_way_round() -> None:
     assert image.shape == (3, 4)
     assert image[2, 1] == pytest.approx(0.21)
     assert figure.axes[0].get_xlabel().splitlines()[0] == "layer of reason"
+    assert figure.axes[0].get_xlabel().splitlines()[-1] == "cells ± 0.001 (at most 0.002)"
     assert figure.axes[0].get_ylabel() == "layer of base"
 
 

@@ -35,7 +35,8 @@ def layer_heatmaps(
 ) -> Figure:
     """Similarity of every layer of one model with every layer of the other.
 
-    Below each map stands the mean of its diagonal with its 95% interval, and the first noise ceiling's.
+    Below each map stand the mean of its diagonal with its 95% interval, the first noise ceiling's, and how
+    far the intervals of single cells reach: the middle one of them, and the widest.
 
     Args:
         groups: reports by what they are ('backbones', 'after contrastive learning'); a column for each
@@ -53,8 +54,7 @@ def layer_heatmaps(
         for j, (group, pair, report) in enumerate(panels):
             axes, frame = grid[i, j], report.frame(metric)
             if estimator:
-                # Of the other variants reports hold the diagonal only.
-                frame = frame[(frame["estimator"] == estimator) & (frame["variant"] == "all")]
+                frame = frame[frame["estimator"] == estimator]
             matrix = frame.pivot_table(index="layer_a", columns="layer_b", values="value").to_numpy()
             image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, origin="lower", rasterized=True)
             axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair), estimator])), fontsize=8.5)
@@ -62,6 +62,8 @@ def layer_heatmaps(
             under = [f"layer of {pair[1]}", f"diagonal {_diagonal(report, metric, estimator)}"]
             for ceiling in list((ceilings or {}).get(group, {}).values())[:1]:
                 under.append(f"ceiling {_diagonal(ceiling, metric, estimator)}")
+            reach = (frame["high"] - frame["low"]) / 2
+            under.append(f"cells ± {reach.median():.3f} (at most {reach.max():.3f})")
             layer_axis(axes, matrix.shape[1] - 1, "x", "\n".join(under), narrow)
             layer_axis(axes, matrix.shape[0] - 1, "y", f"layer of {pair[0]}" if j == 0 else "", narrow)
     if image is not None:

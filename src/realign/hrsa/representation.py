@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from realign.hrsa.arrays import Array, as_layers, as_matrix, as_pair, center, full_precision, numpy
+from realign.hrsa.arrays import Array, as_matrix, as_pair, center, constant_columns, full_precision, numpy
 
 
 def dimension_correlation(x: Any, y: Any) -> np.ndarray:
@@ -32,59 +32,12 @@ def dimension_correlation(x: Any, y: Any) -> np.ndarray:
     left, right = as_pair(x, y, same_width=True)
     left, right = center(left.double()), center(right.double())
     spread = torch.sqrt((left**2).sum(0)) * torch.sqrt((right**2).sum(0))
-    constant = _constant(left, as_matrix(x, "X")) | _constant(right, as_matrix(y, "Y"))
+    constant = constant_columns(left, as_matrix(x, "X")) | constant_columns(right, as_matrix(y, "Y"))
     if bool(constant.all()):
         raise ValueError("every dimension is constant in X or in Y; no correlation is defined")
     r = (left * right).sum(0) / spread
     r[constant] = torch.nan
     return numpy(r.clamp(-1, 1))
-
-
-def correlation_grid(xs: Any, ys: Any, *, block: int = 512) -> np.ndarray:
-    """Mean dimension-wise Pearson r for every pair of layers.
-
-    Args:
-        xs: (L, n, d) states of the first model, or a sequence of L matrices.
-        ys: (M, n, d) of the second, the same rows and axes.
-        block: rows held standardised at a time.
-
-    Returns:
-        (L, M) float64: the mean over dimensions that vary in both layers; NaN where there is none.
-    """
-    left, right = as_layers(xs, "xs"), as_layers(ys, "ys")
-    n, width = left[0].shape
-    if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
-        raise ValueError("all layers of both models need the same rows and dimensions")
-    moments = [[_standardiser(layer) for layer in side] for side in (left, right)]
-    valid = [torch.stack([scale > 0 for _, scale in side]).double() for side in moments]
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left[0].device)
-    with full_precision():
-        for start in range(0, n, block):
-            rows = slice(start, start + block)
-            flat = [
-                torch.stack(
-                    [((layer[rows] - m) * s).flatten() for layer, (m, s) in zip(side, mom, strict=True)]
-                )
-                for side, mom in zip((left, right), moments, strict=True)
-            ]
-            total += (flat[0] @ flat[1].T).double()
-        return numpy(total / (valid[0] @ valid[1].T))
-
-
-def _constant(centred: Tensor, raw: Tensor) -> Tensor:
-    """Mark dimensions whose spread is no more than rounding error of their size."""
-    eps = 4 * torch.finfo(raw.dtype).eps if raw.dtype != torch.float64 else 1e-14
-    return centred.abs().amax(0) <= eps * raw.abs().amax(0).double()
-
-
-def _standardiser(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / (norm of the centred dimension), 0 for constant dimensions."""
-    mean = layer.mean(0, dtype=torch.float64).to(layer.dtype)
-    centred = layer - mean
-    norm = torch.sqrt((centred * centred).sum(0, dtype=torch.float64))
-    constant = _constant(centred, layer)
-    scale = torch.where(constant, 0.0, 1 / norm.clamp_min(1e-300))
-    return mean, scale.to(layer.dtype)
 
 
 @dataclass(frozen=True)

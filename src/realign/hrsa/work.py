@@ -70,6 +70,7 @@ class Work:
         self.all_groups = as_groups(keys, self.n)
         self.groups = as_groups(keys[self.rows], len(self.rows))
         self.texts = int(self.groups.max()) + 1
+        self.parts = cal.text_parts(self.groups, self.options.seed)
         self.weights = cal.resample_weights(self.texts, self.options.resamples, self.options.seed)
 
     def sample(self, tokens: int) -> NDArray[np.int64]:

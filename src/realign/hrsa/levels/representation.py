@@ -14,6 +14,7 @@ from torch import Tensor
 from realign.hrsa import calibration as cal
 from realign.hrsa import representation as rep
 from realign.hrsa.arrays import center, group_sums, numpy
+from realign.hrsa.grids import correlation_grid_by_part
 from realign.hrsa.report import grid_frame, shrink_rotation
 from realign.hrsa.work import Work
 
@@ -28,7 +29,7 @@ def correlation(work: Work) -> None:
     """Frames `correlation` (full detail), `correlation_diagonal` and `correlation_histogram`."""
     frames = work.report.frames
     if work.detail == "full":
-        frames["correlation"] = grid_frame(rep.correlation_grid(*work.stacks()))
+        frames["correlation"] = grid_frame(*correlation_grid_by_part(*work.stacks(), work.parts))
     groups = torch.from_numpy(work.groups).to(work.device)
     values, influences = np.empty(len(work.every)), np.empty((len(work.every), work.texts))
     for i, layer in enumerate(work.every):
@@ -95,13 +96,9 @@ def procrustes(work: Work) -> None:
                 work.report.frames["rotation_angles"] = pd.DataFrame(
                     {"angle": rep.rotation_angles(whole.rotation)}
                 )
-                permuted = rep.permutation_energy(whole.rotation)[0]
-                parts.append(
-                    pd.DataFrame(
-                        [("paper", layer, "permutation_energy", permuted, np.nan, np.nan, np.nan)],
-                        columns=frame.columns,
-                    )
-                )
+                value, effect = _permutation(work, whole, x, y)
+                row = ("paper", layer, "permutation_energy", value, *work.interval(value, effect), np.nan)
+                parts.append(pd.DataFrame([row], columns=frame.columns))
     work.report.frames["procrustes"] = pd.concat(parts, ignore_index=True)
     for name, influences in kept.items():
         work.keep("procrustes_r2" if name == "r2" else name, work.picked, influences)
@@ -135,6 +132,14 @@ def _in_sample(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Foun
         "residual_variance": (score.residual_variance, -effect),
         **{name: (value, _by_text(work, shape[name])) for name, value in _axes(fitted.rotation).items()},
     }
+
+
+def _permutation(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> tuple[float, NDArray[Any]]:
+    """Energy of the map on its best axis permutation, which is held fixed: the diagonal's, Y's axes permuted."""
+    value, axes = rep.permutation_energy(fitted.rotation)
+    permuted = replace(fitted, rotation=fitted.rotation[:, axes], target_mean=fitted.target_mean[axes])
+    columns = torch.from_numpy(axes).to(y.device)
+    return value, _by_text(work, rep.shape_influence(permuted, x, y[:, columns])["diagonal_energy"])
 
 
 def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...]) -> Found:
