@@ -247,7 +247,6 @@ def study(**changes: Any) -> SimpleNamespace:
         "reading": reading,
         "training_logs": lambda: logs,
         "comparisons": lambda kind: pairs if kind == "backbone" else after,
-        "noise_ceiling": lambda: FakeReport(0.99),
         "noise_ceilings": lambda kind: (
             {"another seed": FakeReport(0.99)}
             if kind == "embedding"

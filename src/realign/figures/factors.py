@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from realign import demonstration, tables
+from realign.figures.similarity import joined_means
 from realign.figures.style import (
     CARD,
     GREY,
@@ -19,12 +20,9 @@ from realign.figures.style import (
     Reports,
     ceiling_bands,
     ceiling_name,
-    ceiling_steps,
     colour,
-    errorbar,
     grid_of,
     layer_axis,
-    least_span,
     legend,
     line,
     styled,
@@ -45,22 +43,7 @@ def attention_modes(
         ceilings: noise ceilings by mode.
         k: neighbours for k-NN overlap; None takes the middle one.
     """
-    metrics = ("cka", "knn", "correlation", "r2")
-    figure, grid = grid_of(1, len(metrics), (2.0, 2.5))
-    for axes, metric in zip(grid[0], metrics, strict=True):
-        for i, pair in enumerate(next(iter(modes.values()))):
-            means = [tables.profile(reports[pair], metric, k=k).mean() for reports in modes.values()]
-            errorbar(axes, means, i, pair)
-        for place, mode in enumerate(modes):
-            limits = (ceilings or {}).get(mode, {})
-            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
-        axes.set_xticks(range(len(modes)), list(modes))
-        axes.set_xlim(-0.4, len(modes) - 0.5)
-        least_span(axes)
-        axes.set_title(tables.METRICS[metric], fontsize=8)
-    grid[0, 0].set_ylabel("mean over six layers")
-    legend(figure)
-    return figure
+    return joined_means(modes, ceilings or {}, "mean over six layers", k)
 
 
 @styled

@@ -291,18 +291,25 @@ def before_after(
         ceilings: noise ceilings of either, by name: grey bands on their side.
         k: neighbours for k-NN overlap; None takes the middle one.
     """
+    stages = {"backbone": before, "after CL": after}
+    return joined_means(stages, dict(zip(stages, ceilings, strict=True)), "mean over layers", k)
+
+
+def joined_means(stages: Mapping[str, Reports], ceilings: Ceilings, label: str, k: int | None) -> Figure:
+    """Draw each similarity, mean over layers, joined across what the reports are of, with noise ceilings."""
     metrics = ("cka", "knn", "correlation", "r2")
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
     for axes, metric in zip(grid[0], metrics, strict=True):
-        for place, limits in enumerate(ceilings):
+        for place, stage in enumerate(stages):
+            limits = ceilings.get(stage, {})
             ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
-        for i, pair in enumerate(before):
-            reports = [r[pair] for r in (before, after) if pair in r]
+        for i, pair in enumerate(next(iter(stages.values()))):
+            reports = [r[pair] for r in stages.values() if pair in r]
             errorbar(axes, [tables.profile(r, metric, k=k).mean() for r in reports], i, pair)
-        axes.set_xticks([0, 1], ["backbone", "after CL"])
-        axes.set_xlim(-0.3, 1.35)
+        axes.set_xticks(range(len(stages)), list(stages))
+        axes.set_xlim(-0.35, len(stages) - 0.6)
         least_span(axes)
         axes.set_title(tables.METRICS[metric], fontsize=8)
-    grid[0, 0].set_ylabel("mean over layers")
+    grid[0, 0].set_ylabel(label)
     legend(figure)
     return figure

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import as_matrix, as_pair, center, full_precision, numpy
-from realign.hrsa.grids import Estimator, cka_grid, hsic, row_squares, varying
+from realign.hrsa.arrays import as_matrix, as_pair, center, full_precision, numpy, row_squares
+from realign.hrsa.grids import Estimator, cka_grid, hsic, varying
 
 
 def linear_cka(x: Any, y: Any, *, estimator: Estimator = "biased") -> float:

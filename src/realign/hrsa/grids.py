@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from realign.hrsa.arrays import as_layers, center, constant_columns, full_precision, numpy
+from realign.hrsa.arrays import as_layers, center, constant_columns, full_precision, numpy, row_squares
 
 Estimator = Literal["biased", "debiased"]
 Method = Literal["auto", "gram", "feature", "minibatch"]
@@ -135,11 +135,6 @@ def varying(centred: Tensor, name: str) -> Tensor:
     if float(centred.abs().max()) == 0:
         raise ValueError(f"{name} does not vary over its rows; CKA is not defined")
     return centred
-
-
-def row_squares(x: Tensor) -> Tensor:
-    """Squared norm of each row, float64."""
-    return (x * x).sum(1, dtype=torch.float64)
 
 
 def _cheaper(left: list[Tensor], right: list[Tensor]) -> str:

@@ -13,7 +13,16 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from realign.hrsa.arrays import Array, as_matrix, as_pair, center, constant_columns, full_precision, numpy
+from realign.hrsa.arrays import (
+    Array,
+    as_matrix,
+    as_pair,
+    center,
+    constant_columns,
+    full_precision,
+    numpy,
+    row_squares,
+)
 
 
 def dimension_correlation(x: Any, y: Any) -> np.ndarray:
@@ -77,42 +86,43 @@ class Procrustes:
     def transform(self, x: Any) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
         values = as_matrix(x, "X", rows=1)
-        return numpy(self._aligned(values) + _like(self.target_mean, values))
+        return numpy(self.aligned(values) + like(self.target_mean, values))
 
     def score(self, x: Any, y: Any) -> AlignmentScore:
         """Score the map on rows (m, d), as a rule held-out ones, with the means of the training rows."""
         left, right = as_pair(x, y, rows=1, same_width=True)
+        return alignment_score(self.aligned(left), right - like(self.target_mean, right))
+
+    def aligned(self, x: Tensor) -> Tensor:
+        """Rows (m, d) of the source space on the target's axes, about the target's training mean."""
         with full_precision():
-            aligned = self._aligned(left)
-        target = right - _like(self.target_mean, right)
-        residual = target - aligned
-        error, total = _sum_squares(residual), _sum_squares(target)
-        if float(total.sum()) == 0:
-            raise ValueError("Y does not vary on the scored rows; R^2 is not defined")
-        cosine = (aligned * target).sum(1, dtype=torch.float64) / torch.sqrt(
-            (_sum_squares(aligned) * total).clamp_min(1e-300)
-        )
-        spread = _sum_squares(center(target)).sum()
-        ratio = float(_sum_squares(center(residual)).sum() / spread) if spread > 0 else float("nan")
-        return AlignmentScore(
-            r2=float(1 - error.sum() / total.sum()),
-            cosine=float(cosine.mean()),
-            residual_variance=ratio,
-            squared_error=numpy(error),
-            squared_total=numpy(total),
-            row_cosine=numpy(cosine),
-        )
-
-    def _aligned(self, x: Tensor) -> Tensor:
-        return (x - _like(self.source_mean, x)) @ _like(self.rotation, x)
+            return (x - like(self.source_mean, x)) @ like(self.rotation, x)
 
 
-def _like(values: np.ndarray, x: Tensor) -> Tensor:
+def alignment_score(aligned: Tensor, target: Tensor) -> AlignmentScore:
+    """Score aligned rows (m, d) against target rows, both about the training means."""
+    residual = target - aligned
+    error, total = row_squares(residual), row_squares(target)
+    if float(total.sum()) == 0:
+        raise ValueError("Y does not vary on the scored rows; R^2 is not defined")
+    cosine = (aligned * target).sum(1, dtype=torch.float64) / torch.sqrt(
+        (row_squares(aligned) * total).clamp_min(1e-300)
+    )
+    spread = row_squares(center(target)).sum()
+    ratio = float(row_squares(center(residual)).sum() / spread) if spread > 0 else float("nan")
+    return AlignmentScore(
+        r2=float(1 - error.sum() / total.sum()),
+        cosine=float(cosine.mean()),
+        residual_variance=ratio,
+        squared_error=numpy(error),
+        squared_total=numpy(total),
+        row_cosine=numpy(cosine),
+    )
+
+
+def like(values: np.ndarray, x: Tensor) -> Tensor:
+    """Return an array on the device and in the precision of ``x``."""
     return torch.from_numpy(values).to(x.device, x.dtype)
-
-
-def _sum_squares(x: Tensor) -> Tensor:
-    return (x * x).sum(1, dtype=torch.float64)
 
 
 def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
@@ -201,9 +211,9 @@ def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]
     """
     left, right = as_pair(x, y, same_width=True)
     d = left.shape[1]
-    o, u, s = (_like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
-    source = left - _like(fitted.source_mean, left)
-    target = right - _like(fitted.target_mean, right)
+    o, u, s = (like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
+    source = left - like(fitted.source_mean, left)
+    target = right - like(fitted.target_mean, right)
     found = {}
     with full_precision():
         v = o.T @ u

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from realign.hrsa import calibration as cal
 from realign.hrsa import representation as rep
-from realign.hrsa.arrays import center, group_sums, numpy
+from realign.hrsa.arrays import center, group_sums, numpy, row_squares
 from realign.hrsa.grids import correlation_grid_by_part
 from realign.hrsa.report import grid_frame, shrink_rotation
 from realign.hrsa.work import Work
@@ -117,9 +117,10 @@ def _by_text(work: Work, per_row: NDArray[Any]) -> NDArray[Any]:
 
 def _in_sample(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Found:
     """Scores on the rows of the fit, as the public code has them."""
-    score = fitted.score(x, y)
+    aligned = fitted.aligned(x)
+    score = rep.alignment_score(aligned, y - rep.like(fitted.target_mean, y))
     # The public code fits on centred states but takes the cosine of uncentred ones.
-    turned = x @ torch.from_numpy(fitted.rotation).to(x)
+    turned = aligned + rep.like(fitted.source_mean @ fitted.rotation, x)
     raw = numpy(torch.nn.functional.cosine_similarity(turned, y, dim=1).double())
     r2 = 1 - score.residual_variance
     error, total = score.squared_error, score.squared_total
@@ -150,11 +151,12 @@ def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...])
     axes, residual = [], []
     for train, test in (folds, folds[::-1]):
         fitted = rep.orthogonal_procrustes(x[train], y[train], fast=True)
-        score = fitted.score(x[test], y[test])
+        mean, turned = rep.like(fitted.target_mean, y), fitted.aligned(x[test])
+        target = y[test] - mean
+        score = rep.alignment_score(turned, target)
         error[test], total[test], cosine[test] = score.squared_error, score.squared_total, score.row_cosine
-        aligned[test] = torch.from_numpy(fitted.transform(x[test])).to(y)
-        straight = replace(fitted, rotation=np.eye(x.shape[1]))
-        unturned[test] = straight.score(x[test], y[test]).squared_error
+        aligned[test] = turned + mean
+        unturned[test] = numpy(row_squares(target - x[test] + rep.like(fitted.source_mean, x)))
         axes.append(_axes(fitted.rotation))
         residual.append(score.residual_variance)
         for name, influence in rep.shape_influence(fitted, x[train], y[train]).items():
@@ -163,12 +165,12 @@ def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...])
     effect = _by_text(work, ((1 - r2) * total - error) / total.sum())
     plain = float(1 - unturned.sum() / total.sum())
     groups = torch.from_numpy(work.groups).to(x.device)
-    turned, turned_effect = _correlation_influence(aligned, y, groups, work.texts)
+    r, r_effect = _correlation_influence(aligned, y, groups, work.texts)
     return {
         "r2": (r2, effect),
         # The counterfactual: what agreement there is without the rotation, and what it brings back.
         "unrotated_r2": (plain, _by_text(work, ((1 - plain) * total - unturned) / total.sum())),
-        "rotated_correlation": (float(np.nanmean(turned)), turned_effect),
+        "rotated_correlation": (float(np.nanmean(r)), r_effect),
         "cosine": (float(cosine.mean()), cal.mean_influence(cosine, work.groups, work.texts)),
         "residual_variance": (float(np.mean(residual)), -effect),
         **{name: (float(np.mean([a[name] for a in axes])), _by_text(work, shapes[name])) for name in SHAPE},
