@@ -3,6 +3,7 @@
     python benchmarks/hrsa.py                    # everything at full size, some minutes on 2 cores
     python benchmarks/hrsa.py --only cka knn     # parts
     python benchmarks/hrsa.py --scale 0.25       # a quarter of the rows
+    python benchmarks/hrsa.py --only compare     # about ten minutes on 2 cores; says on stderr where it is
 
 faiss-cpu is optional (extra `bench`); its line is left out where it is not installed.
 """
@@ -36,6 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.only:
         parts[name](options.scale, options.repeats)
+
+
+def note(text: str) -> None:
+    """Say where a long part is, beside its lines."""
+    print(f"{time.strftime('%X')} {text}", file=sys.stderr, flush=True)
 
 
 def machine() -> str:
@@ -126,7 +132,7 @@ SETUP = "import sys; sys.path.insert(0, {path!r}); import hrsa as bench; from re
 def cka(scale: float, repeats: int) -> None:
     import numpy as np
 
-    from realign.hrsa.geometry import cka_grids
+    from realign.hrsa.grids import cka_grids
 
     n = int(4096 * scale)
     xs, ys = stacks(n)
@@ -137,7 +143,7 @@ def cka(scale: float, repeats: int) -> None:
         lambda: norms_once(xs, ys),
         repeats=repeats,
     )
-    np.testing.assert_allclose(cka_grids(xs, ys)["biased"], norms_once(xs, ys).cpu(), rtol=1e-4)
+    np.testing.assert_allclose(cka_grids(xs, ys)["biased"][0], norms_once(xs, ys).cpu(), rtol=1e-4)
     work = f"{LAYERS}x{LAYERS} linear CKA grid, both estimators, n={n}, d={WIDTH}"
     say(work, ours, loop * LAYERS**2 / few**2, f"per-pair torch loop ({few}x{few} pairs timed)", 5.0)
     say(work, ours, once, "torch loop, norms once", 1.8)
@@ -252,12 +258,20 @@ def compare(scale: float, repeats: int) -> None:
     from realign import hrsa
     from realign.hrsa.activations import batches, encode
 
-    texts = max(20, int(500 * scale))
+    texts = max(50, int(500 * scale))
     models, read = [model(LAYERS - 1, seed) for seed in range(2)], corpus(60 * texts)[:texts]
     ids = encode(Words(), read, None).ids
 
+    def followed(parts, total=None, desc=""):
+        for number, part in enumerate(parts):
+            if number % 20 == 0:
+                note(f"{desc}: batch {number} of {total}")
+            yield part
+
+    index_of = list(batches([len(row) for row in ids], 2048))
+
     def bare(model):
-        for index in batches([len(row) for row in ids], 2048):
+        for index in followed(index_of, len(index_of), "bare forward pass"):
             longest = len(ids[index[0]])
             tokens = torch.zeros(len(index), longest, dtype=torch.int64)
             mask = torch.zeros(len(index), longest, dtype=torch.int64)
@@ -270,7 +284,8 @@ def compare(scale: float, repeats: int) -> None:
     kept = []
 
     def collect():
-        kept.append(hrsa.collect(models[len(kept)], Words(), read, token_budget=2048))
+        found = hrsa.collect(models[len(kept)], Words(), read, token_budget=2048, progress=followed)
+        kept.append(found)
 
     ours, forward = best(collect, lambda: bare(models[0]), repeats=2)
     a, b = kept
@@ -279,6 +294,7 @@ def compare(scale: float, repeats: int) -> None:
     labels = np.arange(len(read)) % 5
     probes = {"texts": hrsa.Probe(a.pooled[-1], b.pooled[-1], labels)}
     for resamples, target, factor in ((200, 1.0, 1), (1000, 1.0, 3)):
+        note(f"all metrics, {resamples} resamples")
         settings = SimpleNamespace(resamples=resamples)
         started = time.perf_counter()
         report = hrsa.compare_activations(a, b, settings, probes=probes, device=device())
@@ -286,7 +302,8 @@ def compare(scale: float, repeats: int) -> None:
         name = "two forward passes" if factor == 1 else f"{factor} x two forward passes"
         work = f"all metrics, both estimators, {report.meta['tokens']} tokens, {resamples} resamples"
         say(work, spent, factor * 2 * forward, name, target)
-    print(json.dumps({"work": "seconds by metric", **report.meta["seconds"]}))
+        print(json.dumps({"work": "seconds by metric", **report.meta["seconds"]}), flush=True)
+    note("summary comparison")
     started = time.perf_counter()
     hrsa.compare_activations(a, b, probes=probes, detail="summary", device=device())
     say("summary comparison (checkpoint drift)", time.perf_counter() - started, 8.0, "limit", 1.0)

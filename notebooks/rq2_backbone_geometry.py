@@ -53,7 +53,7 @@ tables.show(tables.difference_table(pairs))
 # %% [markdown]
 # ## Global geometry: linear CKA
 #
-# Every layer of base against every layer of its sibling. A bright diagonal says that the same layer still does the same; the levels off the diagonal say how fast layers differ from one another.
+# Every layer of base against every layer of its sibling. A bright diagonal says that the same layer still does the same; the levels off the diagonal say how fast layers differ from one another. Every cell has a 95% interval: below each map stands how far the intervals reach.
 
 # %% mystnb={"image": {"alt": "Heat maps of linear CKA between all layers of base and reason, and of base and sft, for both estimators"}}
 figures.layer_heatmaps({"": pairs}, "cka", ceilings=ceilings)
@@ -137,10 +137,10 @@ tables.show(tables.modes_table(modes))
 # %% [markdown]
 # ## Across languages, within one model
 #
-# The same metrics between English interface messages and their translations, on text means of one model, layer by layer: does a model put a message and its translation in the same place, and did tuning change that? 0 is what unrelated texts give; base-Emb, after contrastive learning, is there for scale.
+# The same metrics between English interface messages and their translations, on text means of one model, layer by layer: does a model put a message and its translation in the same place, and did tuning change that? 0 is what unrelated texts give; base-Emb, after contrastive learning, is there for scale. Grey, near 1, are the ceilings of the figures above: one language, read twice, on their tokens.
 
 # %% mystnb={"image": {"alt": "CKA, nearest-neighbour overlap and correlation between English and three languages by layer, for each backbone and for base after contrastive learning"}}
-figures.languages(study.alignment())
+figures.languages(study.alignment(), ceilings[""])
 
 # %% [markdown]
 # ## What it means at this scale

@@ -40,17 +40,15 @@ class FakeReport:
 
     def _cka(self) -> list[dict[str, Any]]:
         return [
-            {"estimator": e, "variant": v, "layer_a": a, "layer_b": b}
-            | {"value": self.similarity * 0.9 ** abs(a - b)}
+            {"estimator": e, "layer_a": a, "layer_b": b, "value": s, "low": s - 0.01, "high": s + 0.01}
             for e in ("paper", "reference")
-            for v in ("all", "no_sinks")
             for a in range(LAYERS)
-            for b in (range(LAYERS) if v == "all" else (a,))
+            for b in range(LAYERS)
+            for s in [self.similarity * 0.9 ** abs(a - b)]
         ]
 
     def _correlation(self) -> list[dict[str, Any]]:
-        rows = [r for r in self._cka() if (r["estimator"], r["variant"]) == ("paper", "all")]
-        return [{k: v for k, v in r.items() if k not in ("estimator", "variant")} for r in rows]
+        return [row for row in self._cka() if row.pop("estimator") == "paper"]
 
     def _correlation_diagonal(self) -> list[dict[str, Any]]:
         return self._by_layer()
@@ -249,7 +247,6 @@ def study(**changes: Any) -> SimpleNamespace:
         "reading": reading,
         "training_logs": lambda: logs,
         "comparisons": lambda kind: pairs if kind == "backbone" else after,
-        "noise_ceiling": lambda: FakeReport(0.99),
         "noise_ceilings": lambda kind: (
             {"another seed": FakeReport(0.99)}
             if kind == "embedding"

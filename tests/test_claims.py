@@ -82,8 +82,11 @@ def test_local_reorganisation_is_irreversible_only_below_the_noise_ceiling() -> 
     lost = kinds(pairs(0.6), pairs(0.6))
     assert verdict("C3", **lost) == "holds"
     back = kinds(pairs(0.6), pairs(0.995))
-    assert verdict("C3", **back, noise_ceiling=lambda: FakeReport(0.95)) == "does not hold"
-    assert verdict("C3", **lost, noise_ceiling=lambda: None) == "inconclusive"
+    assert (
+        verdict("C3", **back, noise_ceilings=lambda kind: {"another seed": FakeReport(0.95)})
+        == "does not hold"
+    )
+    assert verdict("C3", **lost, noise_ceilings=lambda kind: {}) == "inconclusive"
 
 
 def test_prolonged_training_is_not_tested_by_a_short_run() -> None:

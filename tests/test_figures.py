@@ -40,9 +40,9 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "attention_modes": lambda: figures.attention_modes(
         STUDY.attention_modes(), ceilings={"bidirectional": CEILINGS["backbones"]}
     ),
-    "languages": lambda: figures.languages(STUDY.alignment()),
+    "languages": lambda: figures.languages(STUDY.alignment(), CEILINGS["backbones"]),
     "metrics_seen": lambda: figures.metrics_seen(DEMONSTRATION),
-    "models_map": lambda: figures.models_map(STUDY.models_map()),
+    "models_map": lambda: figures.models_map(STUDY.models_map(), CEILINGS["backbones"]),
     "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy(), STUDY.drift()),
     "weight_updates": lambda: figures.weight_updates(STUDY.updates(), STUDY.update_agreement()),
     "trajectories": lambda: figures.trajectories(STUDY.landscape("points")),
@@ -128,11 +128,18 @@ COMPARING = (
 )
 
 
-@pytest.mark.parametrize("name", [*COMPARING, "before_after", "attention_modes"])
+@pytest.mark.parametrize("name", [*COMPARING, "before_after", "attention_modes", "languages", "models_map"])
 def test_figures_that_compare_models_show_the_noise_ceiling(name: str) -> None:
     figure = DRAW[name]()
     legends = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
     assert any("ceiling" in text for text in texts(figure) | legends)
+
+
+def test_a_bar_on_the_map_is_as_long_as_the_distance_of_its_ceiling() -> None:
+    axes = DRAW["models_map"]().axes[0]
+    bars = [line for line in axes.lines if line.get_linewidth() == 3]
+    # The same report at every layer: the mean angle is the angle of one layer.
+    assert [np.ptp(bar.get_xdata()) for bar in bars] == pytest.approx([np.arccos(0.995), 0.0])
 
 
 def test_forest_marks_lie_at_the_deltas_and_bars_at_their_intervals() -> None:
@@ -156,7 +163,10 @@ def test_heat_map_shows_the_matrix_the_right_way_round() -> None:
     class Skewed(book_frames.FakeReport):
         def _correlation(self) -> list[dict[str, float]]:
             return [
-                {"layer_a": a, "layer_b": b, "value": 0.1 * a + 0.01 * b} for a in range(3) for b in range(4)
+                {"layer_a": a, "layer_b": b, "value": v, "low": v, "high": v + 0.002 * a}
+                for a in range(3)
+                for b in range(4)
+                for v in [0.1 * a + 0.01 * b]
             ]
 
     figure = figures.layer_heatmaps({"": {("base", "reason"): Skewed(0.9)}}, "correlation")
@@ -164,6 +174,7 @@ def test_heat_map_shows_the_matrix_the_right_way_round() -> None:
     assert image.shape == (3, 4)
     assert image[2, 1] == pytest.approx(0.21)
     assert figure.axes[0].get_xlabel().splitlines()[0] == "layer of reason"
+    assert figure.axes[0].get_xlabel().splitlines()[-1] == "cells ± 0.001 (at most 0.002)"
     assert figure.axes[0].get_ylabel() == "layer of base"
 
 

@@ -52,7 +52,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     before = {("base", "reason"): compared(0.1, 2), ("base", "sft"): compared(1.0, 3)}
     # One set of reports serves before, after and as the ceiling: this is about shapes, not about CL.
-    return book_frames.study(comparisons=lambda kind: before, noise_ceiling=lambda: before["base", "reason"])
+    ceilings = {"another seed": before["base", "reason"]}
+    return book_frames.study(comparisons=lambda kind: before, noise_ceilings=lambda kind: ceilings)
 
 
 def test_every_similarity_figure_can_be_drawn(study: Any, tmp_path: Path) -> None:
@@ -84,9 +85,7 @@ def test_every_metric_has_a_value_at_the_last_layer_with_an_interval(study: Any)
 
 
 def test_tables_hold_no_missing_number(study: Any) -> None:
-    similarity = tables.similarity_table(
-        study.comparisons("backbone"), {"another seed": study.noise_ceiling()}
-    )
+    similarity = tables.similarity_table(study.comparisons("backbone"), study.noise_ceilings("embedding"))
     assert len(similarity) == 3 * 6
     assert not similarity.isin(["–", "nan"]).any().any()
     for estimator in tables.ESTIMATORS:

@@ -118,7 +118,9 @@ class Similarity:
 
     def report(self, study: Any) -> Any | None:
         """Return the HRSA report that holds this similarity, or None where there is none."""
-        return _report(study, self.kind, self.role) if self.role else study.noise_ceiling()
+        if self.role:
+            return _report(study, self.kind, self.role)
+        return next(iter(study.noise_ceilings("embedding").values()), None)
 
     def __call__(self, study: Any) -> list[Estimate]:
         """Return the mean over layers (or the last layer) with its interval; empty if not measured."""

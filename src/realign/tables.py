@@ -86,6 +86,20 @@ def profile(report: Any, metric: str, estimator: str = "reference", k: int | Non
     return frame[columns]
 
 
+def map_distance(report: Any) -> dict[str, float]:
+    """Distance of a report's two models as on the map of models: mean angle of debiased CKA over six layers.
+
+    Returns:
+        value, low and high in radians.
+    """
+    frame = (
+        _estimator(report.frame("cka_diagonal"), "reference").query("variant == 'all'").sort_values("layer")
+    )
+    chosen = frame.iloc[np.linspace(0, len(frame) - 1, 6).round().astype(int)]
+    angle = np.arccos(chosen[["value", "low", "high"]].clip(-1, 1)).mean()
+    return {"value": angle["value"], "low": angle["high"], "high": angle["low"]}
+
+
 def _estimator(frame: pd.DataFrame, estimator: str) -> pd.DataFrame:
     """Rows of an estimator; a quantity that only one estimator has is the same for both."""
     mine = frame[frame["estimator"] == estimator]

@@ -37,6 +37,32 @@ def test_influence_interval_equals_a_plain_bootstrap_over_texts():
     np.testing.assert_allclose([low, high], plain, atol=0.06 * width)
 
 
+def test_interval_from_parts_of_texts_covers_and_is_as_wide_as_that_from_texts():
+    rng = np.random.default_rng(8)
+    texts, each, trials = 100, 5, 600
+    groups = np.repeat(np.arange(texts), each)
+    weights, hits, widths = cal.resample_weights(texts, 400, 1), 0, []
+    for trial in range(trials):
+        values = rng.normal(size=texts)[groups] + rng.normal(size=texts * each)
+        parts = cal.text_parts(groups, seed=trial)
+        effect = np.bincount(parts, values - values.mean()) / len(values)
+        low, high = cal.part_interval(values.mean(), effect)
+        hits += low <= 0 <= high
+        by_text = cal.interval(values.mean(), cal.mean_influence(values, groups, texts), weights)
+        widths.append((high - low) / (by_text[1] - by_text[0]))
+    assert 0.92 <= hits / trials <= 0.98
+    assert 1.0 < np.mean(widths) < 1.15  # t with 19 degrees of freedom
+
+
+def test_texts_are_dealt_whole_into_parts_of_equal_size():
+    groups = np.random.default_rng(9).permutation(np.repeat(np.arange(45), 3))
+    parts = cal.text_parts(groups, seed=0)
+    assert all(len(set(parts[groups == text])) == 1 for text in range(45))
+    assert set(np.bincount(parts)) == {6, 9}
+    assert set(cal.text_parts(np.array([0, 1, 2, 2]), seed=0)) == {0, 1, 2}
+    assert np.isnan(cal.part_interval(np.ones(2), np.zeros((1, 2)))).all()
+
+
 def test_weights_are_multinomial_and_seeded():
     weights = cal.resample_weights(30, 2000, 3)
     np.testing.assert_array_equal(weights.sum(1), 30)

@@ -6,7 +6,7 @@ import torch
 
 from realign import hrsa
 from realign.hrsa.calibration import interval, resample_weights
-from realign.hrsa.geometry import cka_grids
+from realign.hrsa.grids import cka_grids
 
 
 def gram_biased(x, y):
@@ -55,7 +55,7 @@ def test_every_exact_form_equals_the_textbook_gram_form(stacks, dtype, tolerance
 
 def test_a_grid_of_a_model_with_itself_has_ones_on_the_diagonal_and_is_symmetric(stacks):
     for method in ("gram", "feature"):
-        for grid in cka_grids(stacks[0], stacks[0], method=method).values():
+        for grid, _ in cka_grids(stacks[0], stacks[0], method=method).values():
             np.testing.assert_allclose(np.diag(grid), 1, atol=1e-12)
             np.testing.assert_allclose(grid, grid.T, atol=1e-12)
 
@@ -85,8 +85,21 @@ def test_debiased_cka_of_independent_gaussians_is_centred_on_zero(n, repeats):
     found = [cka_grids(x[None], y[None]) for x, y in zip(xs, ys, strict=True)]
     # Under independence HSIC_1 has standard deviation sqrt(2) / n relative to its scale.
     error = np.sqrt(2) / n / np.sqrt(repeats)
-    assert abs(np.mean([f["debiased"] for f in found])) < 4 * error
-    assert np.mean([f["biased"] for f in found]) > 0.25  # what the debiasing is for
+    assert abs(np.mean([f["debiased"][0] for f in found])) < 4 * error
+    assert np.mean([f["biased"][0] for f in found]) > 0.25  # what the debiasing is for
+
+
+def test_influence_of_parts_on_every_cell_is_the_sum_of_the_influences_of_their_rows(stacks):
+    xs, ys = stacks
+    parts = np.random.default_rng(1).integers(0, 7, size=90)
+    for block in (8, 256):
+        found = cka_grids(xs, ys, parts=parts, block=block)
+        for i, j in ((0, 0), (2, 1)):
+            one = hrsa.cka_with_influence(xs[i], ys[j])
+            for name, rows in (("biased", one.biased_influence), ("debiased", one.influence)):
+                grid, influence = found[name]
+                assert grid[i, j] == pytest.approx(getattr(one, name), rel=1e-10)
+                np.testing.assert_allclose(influence[:, i, j], np.bincount(parts, rows), atol=1e-12)
 
 
 def test_minibatch_is_unbiased_and_equals_the_exact_value_for_one_batch(stacks):

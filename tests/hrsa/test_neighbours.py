@@ -15,7 +15,7 @@ def pair():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("block", [10, 64, 4096])
+@pytest.mark.parametrize("block", [10, 64, 360, 4096])
 def test_neighbours_equal_scikit_learn_whatever_the_tile(pair, metric, block):
     x = pair[0].astype(np.float32)
     expected = NearestNeighbors(n_neighbors=20, metric=metric, algorithm="brute").fit(x.astype(float))
@@ -90,6 +90,14 @@ def test_equal_similarities_of_different_rows_are_taken_in_row_order(dtype, bloc
     x[:, 0] = 1
     x[np.arange(1, 9), np.arange(1, 9)] = [1, -1, 1, -1, 1, -1, 1, -1]
     assert hrsa.nearest(x, 4, block=block)[0].tolist() == [1, 2, 3, 4]
+
+
+def test_ties_across_tiles_that_are_searched_by_runs_are_taken_in_row_order():
+    x = np.random.default_rng(6).choice([-1.0, 1.0], size=(600, 64)).astype(np.float32)  # exact products
+    similarity = x @ x.T
+    np.fill_diagonal(similarity, -np.inf)
+    expected = np.argsort(-similarity, axis=1, kind="stable")[:, :12]
+    np.testing.assert_array_equal(hrsa.nearest(x, 12, block=250), expected)
 
 
 def test_negative_similarities_keep_their_order_when_packed():

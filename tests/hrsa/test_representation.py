@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 
 from realign import hrsa
+from realign.hrsa.grids import correlation_grid_by_part
 from realign.hrsa.representation import shape_influence
 
 
@@ -39,6 +40,19 @@ def test_correlation_grid_equals_the_mean_of_each_pair_whatever_the_block(pair):
     expected = [[np.nanmean(hrsa.dimension_correlation(a, b)) for b in ys] for a in xs]
     for block in (7, 300, 1000):
         np.testing.assert_allclose(hrsa.correlation_grid(xs, ys, block=block), expected, atol=1e-10)
+
+
+def test_influence_of_parts_on_correlation_is_the_first_order_of_leaving_them_out(pair):
+    x, y = pair
+    xs, ys, parts = np.stack([x, x + y]), np.stack([y, y - 3 * x]), np.arange(len(x))
+    grid, influence = correlation_grid_by_part(xs, ys, parts, block=7)
+    np.testing.assert_allclose(influence.sum(0), 0, atol=1e-12)
+    without = np.stack(
+        [grid - hrsa.correlation_grid(xs[:, parts != p], ys[:, parts != p]) for p in range(20)]
+    )
+    for i, j in np.ndindex(grid.shape):
+        slope = np.polyfit(influence[:20, i, j], without[:, i, j], 1)[0]
+        assert slope == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])

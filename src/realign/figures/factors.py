@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from realign import demonstration, tables
+from realign.figures.similarity import joined_means
 from realign.figures.style import (
     CARD,
     GREY,
@@ -16,16 +18,16 @@ from realign.figures.style import (
     ROLES,
     Ceilings,
     Reports,
-    ceiling_steps,
+    ceiling_bands,
+    ceiling_name,
     colour,
-    errorbar,
     grid_of,
     layer_axis,
-    least_span,
     legend,
     line,
     styled,
 )
+from realign.writing import between
 
 ALIGNMENT = {"cka": "debiased CKA", "knn": "k-NN overlap", "correlation": "dimension-wise r"}
 
@@ -41,57 +43,48 @@ def attention_modes(
         ceilings: noise ceilings by mode.
         k: neighbours for k-NN overlap; None takes the middle one.
     """
-    metrics = ("cka", "knn", "correlation", "r2")
-    figure, grid = grid_of(1, len(metrics), (2.0, 2.5))
-    for axes, metric in zip(grid[0], metrics, strict=True):
-        for i, pair in enumerate(next(iter(modes.values()))):
-            means = [tables.profile(reports[pair], metric, k=k).mean() for reports in modes.values()]
-            errorbar(axes, means, i, pair)
-        for place, mode in enumerate(modes):
-            limits = (ceilings or {}).get(mode, {})
-            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
-        axes.set_xticks(range(len(modes)), list(modes))
-        axes.set_xlim(-0.4, len(modes) - 0.5)
-        least_span(axes)
-        axes.set_title(tables.METRICS[metric], fontsize=8)
-    grid[0, 0].set_ylabel("mean over six layers")
-    legend(figure)
-    return figure
+    return joined_means(modes, ceilings or {}, "mean over six layers", k)
 
 
 @styled
-def languages(alignment: pd.DataFrame) -> Figure:
+def languages(alignment: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) -> Figure:
     """English against other languages within each model, by layer: 0 is what unrelated texts give.
 
     Args:
         alignment: the frame of ``study.alignment()``; a row a metric, a column a language.
+        ceilings: noise ceilings of the backbones, by name: the same language, read twice.
     """
     spoken = list(dict.fromkeys(alignment["language"]))
     figure, grid = grid_of(len(ALIGNMENT), len(spoken), (7.8 / len(spoken), 2.1), sharey="row")
     for i, (metric, title) in enumerate(ALIGNMENT.items()):
         name = tables.middle_k(alignment["metric"]) if metric == "knn" else metric
+        k = int(name.partition("@")[2] or 0) or None
+        limits = {n: tables.profile(r, metric, k=k) for n, r in (ceilings or {}).items()}
         for axes, language in zip(grid[i], spoken, strict=True):
             mine = alignment[(alignment["metric"] == name) & (alignment["language"] == language)]
+            ceiling_bands(axes, limits)
             for model, frame in mine.groupby("model", sort=False):
                 role, _, trained = str(model).partition("-")
                 line(axes, frame, "layer", colour(role), str(model), ls="--" if trained else "-")
             axes.set_title(f"en – {language}")
             layer_axis(axes, int(mine["layer"].max()), narrow=True)
-        grid[i, 0].set_ylabel(title + (f", k = {name.partition('@')[2]}" if metric == "knn" else ""))
+        grid[i, 0].set_ylabel(title + (f", k = {k}" if k else ""))
     legend(figure)
     return figure
 
 
 @styled
-def models_map(places: pd.DataFrame) -> Figure:
+def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) -> Figure:
     """All models on a plane: the closer, the higher their debiased CKA (mean angle over six layers).
 
     Circles are backbones joined along tuning, squares embedding models; bars are 95% intervals over texts.
     Small triangles are models kept during contrastive learning: the dashed way from a role's final backbone
-    to its embedding model of the first seed.
+    to its embedding model of the first seed. Grey scale bars below are as long as the distance of each noise
+    ceiling, their ends 95% intervals.
 
     Args:
         places: the frame of ``study.models_map()``.
+        ceilings: noise ceilings of backbones and of embedding models, by name: reports.
     """
     figure, grid = grid_of(1, 1, (7.0, 4.6))
     axes = grid[0, 0]
@@ -118,6 +111,16 @@ def models_map(places: pd.DataFrame) -> Figure:
             text = f"seed {place.number}" if kind == "embedding" else f"{place.number}"
             if role == "base" if kind == "embedding" else role != "base":
                 axes.annotate(text, (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7)
+    left, low = places["x"].min(), (places["y"] - 1.96 * places["y_error"]).min()
+    step = 0.09 * np.ptp(places["y"])
+    for i, (name, report) in enumerate((ceilings or {}).items(), start=1):
+        far = tables.map_distance(report)
+        error = [[far["value"] - far["low"]], [far["high"] - far["value"]]]
+        y = low - i * step
+        axes.plot([left, left + far["value"]], [y, y], color=GREY, lw=3, solid_capstyle="butt")
+        axes.errorbar(left + far["value"], y, xerr=error, color=GREY, lw=1, capsize=3)
+        text = f"{ceiling_name(name)}: {between(far['value'], far['low'], far['high'])}"
+        axes.annotate(text, (left, y), (0, 4), textcoords="offset points", fontsize=7)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("first axis (radians)")
     axes.set_ylabel("second axis (radians)")

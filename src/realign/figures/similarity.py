@@ -35,7 +35,8 @@ def layer_heatmaps(
 ) -> Figure:
     """Similarity of every layer of one model with every layer of the other.
 
-    Below each map stands the mean of its diagonal with its 95% interval, and the first noise ceiling's.
+    Below each map stand the mean of its diagonal with its 95% interval, the first noise ceiling's, and how
+    far the intervals of single cells reach: the middle one of them, and the widest.
 
     Args:
         groups: reports by what they are ('backbones', 'after contrastive learning'); a column for each
@@ -53,8 +54,7 @@ def layer_heatmaps(
         for j, (group, pair, report) in enumerate(panels):
             axes, frame = grid[i, j], report.frame(metric)
             if estimator:
-                # Of the other variants reports hold the diagonal only.
-                frame = frame[(frame["estimator"] == estimator) & (frame["variant"] == "all")]
+                frame = frame[frame["estimator"] == estimator]
             matrix = frame.pivot_table(index="layer_a", columns="layer_b", values="value").to_numpy()
             image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, origin="lower", rasterized=True)
             axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair), estimator])), fontsize=8.5)
@@ -62,6 +62,8 @@ def layer_heatmaps(
             under = [f"layer of {pair[1]}", f"diagonal {_diagonal(report, metric, estimator)}"]
             for ceiling in list((ceilings or {}).get(group, {}).values())[:1]:
                 under.append(f"ceiling {_diagonal(ceiling, metric, estimator)}")
+            reach = (frame["high"] - frame["low"]) / 2
+            under.append(f"cells ± {reach.median():.3f} (at most {reach.max():.3f})")
             layer_axis(axes, matrix.shape[1] - 1, "x", "\n".join(under), narrow)
             layer_axis(axes, matrix.shape[0] - 1, "y", f"layer of {pair[0]}" if j == 0 else "", narrow)
     if image is not None:
@@ -289,18 +291,25 @@ def before_after(
         ceilings: noise ceilings of either, by name: grey bands on their side.
         k: neighbours for k-NN overlap; None takes the middle one.
     """
+    stages = {"backbone": before, "after CL": after}
+    return joined_means(stages, dict(zip(stages, ceilings, strict=True)), "mean over layers", k)
+
+
+def joined_means(stages: Mapping[str, Reports], ceilings: Ceilings, label: str, k: int | None) -> Figure:
+    """Draw each similarity, mean over layers, joined across what the reports are of, with noise ceilings."""
     metrics = ("cka", "knn", "correlation", "r2")
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
     for axes, metric in zip(grid[0], metrics, strict=True):
-        for place, limits in enumerate(ceilings):
+        for place, stage in enumerate(stages):
+            limits = ceilings.get(stage, {})
             ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
-        for i, pair in enumerate(before):
-            reports = [r[pair] for r in (before, after) if pair in r]
+        for i, pair in enumerate(next(iter(stages.values()))):
+            reports = [r[pair] for r in stages.values() if pair in r]
             errorbar(axes, [tables.profile(r, metric, k=k).mean() for r in reports], i, pair)
-        axes.set_xticks([0, 1], ["backbone", "after CL"])
-        axes.set_xlim(-0.3, 1.35)
+        axes.set_xticks(range(len(stages)), list(stages))
+        axes.set_xlim(-0.35, len(stages) - 0.6)
         least_span(axes)
         axes.set_title(tables.METRICS[metric], fontsize=8)
-    grid[0, 0].set_ylabel("mean over layers")
+    grid[0, 0].set_ylabel(label)
     legend(figure)
     return figure

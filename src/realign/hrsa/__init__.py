@@ -11,13 +11,13 @@ from realign.hrsa.activations import Activations, collect, extract
 from realign.hrsa.calibration import classical_mds, permutation_test
 from realign.hrsa.comparison import compare, compare_activations
 from realign.hrsa.function import ProbeResult, cross_model_probe
-from realign.hrsa.geometry import cka_grid, cka_with_influence, energy, linear_cka, standardise
+from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
+from realign.hrsa.grids import cka_grid, correlation_grid
 from realign.hrsa.maps import ModelsMap, cka_distances, models_map
 from realign.hrsa.neighbours import KNNOverlap, knn_overlap, nearest
 from realign.hrsa.report import Report
 from realign.hrsa.representation import (
     Procrustes,
-    correlation_grid,
     diagonal_energy,
     dimension_correlation,
     inverse_row_entropy,

@@ -85,6 +85,17 @@ def center(x: Tensor) -> Tensor:
     return x - x.mean(dim=0, dtype=torch.float64).to(x.dtype)
 
 
+def row_squares(x: Tensor) -> Tensor:
+    """Squared norm of each row, float64."""
+    return (x * x).sum(1, dtype=torch.float64)
+
+
+def constant_columns(centred: Tensor, raw: Tensor) -> Tensor:
+    """Mark dimensions whose spread is no more than rounding error of their size."""
+    eps = 4 * torch.finfo(raw.dtype).eps if raw.dtype != torch.float64 else 1e-14
+    return centred.abs().amax(0) <= eps * raw.abs().amax(0).double()
+
+
 def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """Sum rows of ``values`` (n, ...) by group number: (count, ...) float64."""
     out = torch.zeros((count, *values.shape[1:]), dtype=torch.float64, device=values.device)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from realign.hrsa.arrays import as_groups
 
@@ -48,6 +49,28 @@ def interval(
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(value[..., None] + shifts, tails, axis=-1)
     return low, high
+
+
+def text_parts(groups: NDArray[Any], seed: int, parts: int = 20) -> NDArray[np.int64]:
+    """Deal the texts into random parts of equal size: the part (n,) of each row, fewer where texts are few."""
+    texts = int(groups.max()) + 1
+    return np.random.default_rng(seed).permutation(texts)[groups] % min(parts, texts)
+
+
+def part_interval(
+    value: NDArray[Any] | float, influence: NDArray[Any], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Interval of ``value`` (...) from the influences (parts, ...) of random parts of the texts.
+
+    The delete-a-group jackknife (Kott 2001) with its t distribution: for numbers that are too many to keep the
+    influence of every text. NaN where there is one part only.
+    """
+    value, parts = np.asarray(value, dtype=np.float64), len(influence)
+    if parts < 2:
+        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    error = np.sqrt(parts / (parts - 1) * (influence**2).sum(axis=0))
+    reach = student.ppf((1 + level) / 2, parts - 1) * error
+    return value - reach, value + reach
 
 
 def mean_influence(per_row: NDArray[Any], groups: NDArray[Any], texts: int) -> NDArray[np.float64]:

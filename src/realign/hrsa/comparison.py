@@ -28,7 +28,8 @@ NOTES = {
     "reference": "debiased CKA, Procrustes held out by text (both halves in turn), neighbours of the same text "
     "excluded and chance-corrected, cross-validated probes with regularisation chosen on the source",
     "interval": "95%, texts resampled through their influences (F1: themselves); models are held fixed, and so "
-    "are fitted maps, except where the number is the shape of the map",
+    "are fitted maps, except where the number is the shape of the map; grids of layers by a jackknife over 20 "
+    "parts of the texts",
     "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of either model",
     "null": "texts of one model paired with other texts of the other; for Procrustes at every fifth layer "
     "(one draw) and the last (mean of ten)",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from realign.hrsa import calibration as cal
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
-from realign.hrsa.geometry import cka_grid
+from realign.hrsa.grids import cka_grid
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from realign.hrsa.arrays import Array, as_groups, as_matrix, as_pair, center, fu
 
 Metric = Literal["cosine", "euclidean"]
 
+RUN = 8
+"""Columns of a tile whose largest similarity is looked at first."""
+
 
 def nearest(
     x: Any,
@@ -77,22 +80,22 @@ def _by_tiles(
         for j, columns in enumerate(spans[i:], start=i):
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             product = buffer[: shape[0] * shape[1]].view(shape)
-            sides = [(i, rows, columns, product)]
             if j > i:
                 torch.mm(keys[rows], keys[columns].T, out=product)
-                sides.append((j, columns, rows, product.T.contiguous()))
             else:
                 _self_product(keys[rows], product)
                 product.fill_diagonal_(-torch.inf)
-            for at, own, others, similarity in sides:
-                if offset is not None:
-                    similarity.sub_(offset[others])
-                # The strictest grouping last: masks only ever grow.
-                for lists, numbers in zip(best, groups, strict=True):
-                    if numbers is not None:
-                        _mask_group(similarity, numbers[own], numbers[others])
-                    top = _top(similarity, min(k, similarity.shape[1]))
-                    lists[at].append((similarity.gather(1, top), top + others.start))
+            across = down = product
+            if offset is not None:
+                across, down = product - offset[columns], product.sub_(offset[rows, None])
+            # The strictest grouping last: masks only ever grow.
+            for lists, numbers in zip(best, groups, strict=True):
+                if numbers is not None:
+                    for similarity in (across,) if across is down else (across, down):
+                        _mask_group(similarity, numbers[rows], numbers[columns])
+                lists[i].append(_of_tile(across, k, columns.start))
+                if j > i:
+                    lists[j].append(_of_tile(down.T, k, rows.start))
     out = []
     for lists in best:
         parts = []
@@ -101,6 +104,12 @@ def _by_tiles(
             parts.append(found.gather(1, _top(values, k)) if len(tiles) > 1 else found)
         out.append(torch.cat(parts))
     return out
+
+
+def _of_tile(similarity: Tensor, k: int, start: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row and their columns, which count from ``start``."""
+    top = _top(similarity, min(k, similarity.shape[1]))
+    return similarity.gather(1, top), top + start
 
 
 def _self_product(x: Tensor, out: Tensor, strip: int = 512) -> None:
@@ -188,13 +197,34 @@ def _mask_group(similarity: Tensor, own: Tensor, others: Tensor) -> None:
 def _top(similarity: Tensor, k: int) -> Tensor:
     """Indices of the k largest, largest first, ties in column order (topk alone leaves their order open)."""
     more = min(k + 1, similarity.shape[1])  # one more, to see a tie at the border
-    values, indices = similarity.topk(more, dim=1)
+    columns = _candidates(similarity, more)
+    values, indices = (similarity if columns is None else similarity.gather(1, columns)).topk(more, dim=1)
+    if columns is not None:
+        indices = columns.gather(1, indices)
     tied = (values[:, 1:] == values[:, :-1]).any(1)
     indices = indices[:, :k]
     if bool(tied.any()):
         indices = indices.clone()
         indices[tied] = _top_stable(similarity[tied], k)
     return indices
+
+
+def _candidates(similarity: Tensor, k: int) -> Tensor | None:
+    """Columns that hold the k largest values of each row, ties aside; None where searching all is quicker.
+
+    For the mirrored side of a tile, whose rows lie far apart in memory: of each run of columns the maximum is
+    taken, and nothing outside of the k runs with the largest maxima exceeds any of these.
+    """
+    runs = similarity.shape[1] // RUN
+    if similarity.is_contiguous() or runs < 2 * k:
+        return None
+    whole = runs * RUN
+    maxima = similarity.T[:whole].unflatten(0, (runs, RUN)).amax(1).T.contiguous()
+    best = maxima.topk(k, dim=1, sorted=False).indices
+    inside = torch.arange(RUN, device=similarity.device)
+    columns = (best[:, :, None] * RUN + inside).flatten(1)
+    rest = torch.arange(whole, similarity.shape[1], device=similarity.device)
+    return torch.cat([columns, rest.expand(len(columns), -1)], dim=1)
 
 
 def _top_stable(similarity: Tensor, k: int) -> Tensor:

@@ -2,10 +2,10 @@
 
 Frames and their columns (layer 0 is the token embedding, the last layer follows the final norm):
 
-- correlation: layer_a, layer_b, value (mean Pearson r over dimensions, -1 to 1)
+- correlation (full detail): layer_a, layer_b, value, low, high (mean Pearson r over dimensions, -1 to 1)
 - correlation_diagonal: layer, value, low, high; correlation_histogram: dimension, r (last layer)
-- cka: estimator ('paper' is biased, 'reference' debiased), variant ('all', 'no_sinks', 'standardised'),
-  layer_a, layer_b, value; cka_diagonal: estimator, variant, layer, value, low, high
+- cka (full detail): estimator ('paper' is biased, 'reference' debiased), layer_a, layer_b, value, low, high, of
+  all tokens; cka_diagonal: estimator, variant ('all', 'no_sinks', 'standardised'), layer, value, low, high
 - cka_null: layer, value, null_mean, null_high, p (debiased CKA of text means against re-paired texts;
   layer -1 is the maximum over layers)
 - knn: estimator ('paper' excludes self only, 'reference' the whole text), layer, k, jaccard, overlap,
@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from realign.hrsa.calibration import part_interval
 
 STORED_WIDTH = 576
 """Rotations wider than this are kept as the largest absolute value of each block."""
@@ -121,7 +123,14 @@ def shrink_rotation(rotation: NDArray[Any], width: int = STORED_WIDTH) -> tuple[
     return small.astype(np.float16), block
 
 
-def grid_frame(values: NDArray[Any]) -> pd.DataFrame:
-    """Tidy a matrix of layer pairs: layer_a, layer_b, value."""
+def grid_frame(values: NDArray[Any], influence: NDArray[Any]) -> pd.DataFrame:
+    """Tidy a matrix of layer pairs with the influences of parts of the texts: layer_a, layer_b, value, low, high.
+
+    No similarity exceeds 1, and no interval does.
+    """
     a, b = np.indices(values.shape)
-    return pd.DataFrame({"layer_a": a.ravel(), "layer_b": b.ravel(), "value": values.ravel()})
+    low, high = part_interval(values, influence)
+    cells = {"value": values, "low": low, "high": np.minimum(high, np.maximum(1.0, values))}
+    return pd.DataFrame(
+        {"layer_a": a.ravel(), "layer_b": b.ravel(), **{name: cell.ravel() for name, cell in cells.items()}}
+    )

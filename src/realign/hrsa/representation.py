@@ -13,7 +13,16 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from realign.hrsa.arrays import Array, as_layers, as_matrix, as_pair, center, full_precision, numpy
+from realign.hrsa.arrays import (
+    Array,
+    as_matrix,
+    as_pair,
+    center,
+    constant_columns,
+    full_precision,
+    numpy,
+    row_squares,
+)
 
 
 def dimension_correlation(x: Any, y: Any) -> np.ndarray:
@@ -32,59 +41,12 @@ def dimension_correlation(x: Any, y: Any) -> np.ndarray:
     left, right = as_pair(x, y, same_width=True)
     left, right = center(left.double()), center(right.double())
     spread = torch.sqrt((left**2).sum(0)) * torch.sqrt((right**2).sum(0))
-    constant = _constant(left, as_matrix(x, "X")) | _constant(right, as_matrix(y, "Y"))
+    constant = constant_columns(left, as_matrix(x, "X")) | constant_columns(right, as_matrix(y, "Y"))
     if bool(constant.all()):
         raise ValueError("every dimension is constant in X or in Y; no correlation is defined")
     r = (left * right).sum(0) / spread
     r[constant] = torch.nan
     return numpy(r.clamp(-1, 1))
-
-
-def correlation_grid(xs: Any, ys: Any, *, block: int = 512) -> np.ndarray:
-    """Mean dimension-wise Pearson r for every pair of layers.
-
-    Args:
-        xs: (L, n, d) states of the first model, or a sequence of L matrices.
-        ys: (M, n, d) of the second, the same rows and axes.
-        block: rows held standardised at a time.
-
-    Returns:
-        (L, M) float64: the mean over dimensions that vary in both layers; NaN where there is none.
-    """
-    left, right = as_layers(xs, "xs"), as_layers(ys, "ys")
-    n, width = left[0].shape
-    if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
-        raise ValueError("all layers of both models need the same rows and dimensions")
-    moments = [[_standardiser(layer) for layer in side] for side in (left, right)]
-    valid = [torch.stack([scale > 0 for _, scale in side]).double() for side in moments]
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left[0].device)
-    with full_precision():
-        for start in range(0, n, block):
-            rows = slice(start, start + block)
-            flat = [
-                torch.stack(
-                    [((layer[rows] - m) * s).flatten() for layer, (m, s) in zip(side, mom, strict=True)]
-                )
-                for side, mom in zip((left, right), moments, strict=True)
-            ]
-            total += (flat[0] @ flat[1].T).double()
-        return numpy(total / (valid[0] @ valid[1].T))
-
-
-def _constant(centred: Tensor, raw: Tensor) -> Tensor:
-    """Mark dimensions whose spread is no more than rounding error of their size."""
-    eps = 4 * torch.finfo(raw.dtype).eps if raw.dtype != torch.float64 else 1e-14
-    return centred.abs().amax(0) <= eps * raw.abs().amax(0).double()
-
-
-def _standardiser(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / (norm of the centred dimension), 0 for constant dimensions."""
-    mean = layer.mean(0, dtype=torch.float64).to(layer.dtype)
-    centred = layer - mean
-    norm = torch.sqrt((centred * centred).sum(0, dtype=torch.float64))
-    constant = _constant(centred, layer)
-    scale = torch.where(constant, 0.0, 1 / norm.clamp_min(1e-300))
-    return mean, scale.to(layer.dtype)
 
 
 @dataclass(frozen=True)
@@ -124,42 +86,43 @@ class Procrustes:
     def transform(self, x: Any) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
         values = as_matrix(x, "X", rows=1)
-        return numpy(self._aligned(values) + _like(self.target_mean, values))
+        return numpy(self.aligned(values) + like(self.target_mean, values))
 
     def score(self, x: Any, y: Any) -> AlignmentScore:
         """Score the map on rows (m, d), as a rule held-out ones, with the means of the training rows."""
         left, right = as_pair(x, y, rows=1, same_width=True)
+        return alignment_score(self.aligned(left), right - like(self.target_mean, right))
+
+    def aligned(self, x: Tensor) -> Tensor:
+        """Rows (m, d) of the source space on the target's axes, about the target's training mean."""
         with full_precision():
-            aligned = self._aligned(left)
-        target = right - _like(self.target_mean, right)
-        residual = target - aligned
-        error, total = _sum_squares(residual), _sum_squares(target)
-        if float(total.sum()) == 0:
-            raise ValueError("Y does not vary on the scored rows; R^2 is not defined")
-        cosine = (aligned * target).sum(1, dtype=torch.float64) / torch.sqrt(
-            (_sum_squares(aligned) * total).clamp_min(1e-300)
-        )
-        spread = _sum_squares(center(target)).sum()
-        ratio = float(_sum_squares(center(residual)).sum() / spread) if spread > 0 else float("nan")
-        return AlignmentScore(
-            r2=float(1 - error.sum() / total.sum()),
-            cosine=float(cosine.mean()),
-            residual_variance=ratio,
-            squared_error=numpy(error),
-            squared_total=numpy(total),
-            row_cosine=numpy(cosine),
-        )
-
-    def _aligned(self, x: Tensor) -> Tensor:
-        return (x - _like(self.source_mean, x)) @ _like(self.rotation, x)
+            return (x - like(self.source_mean, x)) @ like(self.rotation, x)
 
 
-def _like(values: np.ndarray, x: Tensor) -> Tensor:
+def alignment_score(aligned: Tensor, target: Tensor) -> AlignmentScore:
+    """Score aligned rows (m, d) against target rows, both about the training means."""
+    residual = target - aligned
+    error, total = row_squares(residual), row_squares(target)
+    if float(total.sum()) == 0:
+        raise ValueError("Y does not vary on the scored rows; R^2 is not defined")
+    cosine = (aligned * target).sum(1, dtype=torch.float64) / torch.sqrt(
+        (row_squares(aligned) * total).clamp_min(1e-300)
+    )
+    spread = row_squares(center(target)).sum()
+    ratio = float(row_squares(center(residual)).sum() / spread) if spread > 0 else float("nan")
+    return AlignmentScore(
+        r2=float(1 - error.sum() / total.sum()),
+        cosine=float(cosine.mean()),
+        residual_variance=ratio,
+        squared_error=numpy(error),
+        squared_total=numpy(total),
+        row_cosine=numpy(cosine),
+    )
+
+
+def like(values: np.ndarray, x: Tensor) -> Tensor:
+    """Return an array on the device and in the precision of ``x``."""
     return torch.from_numpy(values).to(x.device, x.dtype)
-
-
-def _sum_squares(x: Tensor) -> Tensor:
-    return (x * x).sum(1, dtype=torch.float64)
 
 
 def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
@@ -248,9 +211,9 @@ def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]
     """
     left, right = as_pair(x, y, same_width=True)
     d = left.shape[1]
-    o, u, s = (_like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
-    source = left - _like(fitted.source_mean, left)
-    target = right - _like(fitted.target_mean, right)
+    o, u, s = (like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
+    source = left - like(fitted.source_mean, left)
+    target = right - like(fitted.target_mean, right)
     found = {}
     with full_precision():
         v = o.T @ u

@@ -70,6 +70,7 @@ class Work:
         self.all_groups = as_groups(keys, self.n)
         self.groups = as_groups(keys[self.rows], len(self.rows))
         self.texts = int(self.groups.max()) + 1
+        self.parts = cal.text_parts(self.groups, self.options.seed)
         self.weights = cal.resample_weights(self.texts, self.options.resamples, self.options.seed)
 
     def sample(self, tokens: int) -> NDArray[np.int64]:
@@ -82,10 +83,10 @@ class Work:
         """States of one layer of both models on the device."""
         rows = self.rows if rows is None else rows
         whole = len(rows) == self.n
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(np.array(m.states[layer]) if whole else m.states[layer][rows]).to(self.device)
-            for m in (self.a, self.b)
-        )
+        chosen = ((m.states[layer] if whole else m.states[layer][rows]) for m in (self.a, self.b))
+        # Copied only where torch could not own it (a file that is read only); no metric writes to its input.
+        x, y = (torch.from_numpy(np.require(s, requirements="W")).to(self.device) for s in chosen)
+        return x, y
 
     def stacks(self) -> tuple[list[Tensor], list[Tensor]]:
         """All layers of both models on the device."""

@@ -99,10 +99,6 @@ class Study:
         """
         return self.similarity.ceilings(kind)
 
-    def noise_ceiling(self) -> Any:
-        """HRSA report of the same recipe under two seeds, or None when there is one seed."""
-        return next(iter(self.noise_ceilings("embedding").values()), None)
-
     def attention_modes(self) -> dict[str, dict[tuple[str, str], Any]]:
         """HRSA reports (cheap metrics) of the backbones by attention mode and pair of roles."""
         return self.similarity.modes()

@@ -14,6 +14,7 @@ from torch import Tensor
 from realign.hrsa import calibration as cal
 from realign.hrsa import geometry as geo
 from realign.hrsa.arrays import center, numpy
+from realign.hrsa.grids import cka_grids, hsic
 from realign.hrsa.report import grid_frame
 from realign.hrsa.work import Work
 
@@ -50,7 +51,7 @@ def _sinks(work: Work) -> NDArray[np.bool_]:
 
 
 def cka(work: Work) -> None:
-    """Frames `cka`, `cka_diagonal` and (full detail) `cka_null`."""
+    """Frames `cka_diagonal` and (full detail) `cka` and `cka_null`."""
     full = work.detail == "full"
     sinks = _sinks(work)
     work.report.meta["sinks"] = int(sinks.sum())
@@ -78,25 +79,23 @@ def cka(work: Work) -> None:
             values["reference", variant][i] = found.debiased
             for estimator, rows in (("paper", found.biased_influence), ("reference", found.influence)):
                 influences[estimator, variant][i] = np.bincount(groups, rows, minlength=work.texts)
-    diagonal, grid = [], []
+    diagonal = []
     for (estimator, variant), value in values.items():
         low, high = work.interval(value, influences[estimator, variant])
         high = np.minimum(high, np.maximum(1.0, value))  # CKA is at most 1
         where = {"estimator": estimator, "variant": variant}
         at = {"layer": work.every, "value": value, "low": low, "high": high}
         diagonal.append(pd.DataFrame({**where, **at}))
-        if variant != "all" or not full:
-            grid.append(pd.DataFrame({**where, "layer_a": work.every, "layer_b": work.every, "value": value}))
     if full:
-        grids = geo.cka_grids(*work.stacks())
-        for estimator, name in (("paper", "biased"), ("reference", "debiased")):
-            frame = grid_frame(grids[name])
-            frame.insert(0, "variant", "all")
-            frame.insert(0, "estimator", estimator)
-            grid.append(frame)
+        grids = cka_grids(*work.stacks(), parts=work.parts)
+        cells = [
+            grid_frame(*grids[form]).assign(estimator=estimator)
+            for estimator, form in (("paper", "biased"), ("reference", "debiased"))
+        ]
+        columns = ["estimator", "layer_a", "layer_b", "value", "low", "high"]
+        work.report.frames["cka"] = pd.concat(cells, ignore_index=True)[columns]
         work.report.frames["cka_null"] = _cka_null(work)
     work.report.frames["cka_diagonal"] = pd.concat(diagonal, ignore_index=True)
-    work.report.frames["cka"] = pd.concat(grid, ignore_index=True)
     work.keep("cka", work.every, influences["reference", "all"])
     work.keep("cka_no_sinks", work.every, influences["reference", "no_sinks"])
 
@@ -113,22 +112,22 @@ def _cka_null(work: Work, permutations: int = 100) -> pd.DataFrame:
         pairs.append(torch.stack([v @ v.T for v in x], dim=2))
         diagonals.append(torch.stack([(v * v).sum(1, dtype=torch.float64) for v in x]))
 
-    def hsic(k: Tensor, l_: Tensor, dk: Tensor, dl: Tensor) -> Tensor:
+    def debiased(k: Tensor, l_: Tensor, dk: Tensor, dl: Tensor) -> Tensor:
         dot = (dk * dl).sum(1)
         off = 2 * torch.einsum("pl,pl->l", k, l_).double()
-        return geo.hsic(off + dot, dot, dk.sum(1) * dl.sum(1), n, "debiased")
+        return hsic(off + dot, dot, dk.sum(1) * dl.sum(1), n, "debiased")
 
     still = [p[upper[0], upper[1]] for p in pairs]
     scale = torch.sqrt(
-        hsic(still[0], still[0], diagonals[0], diagonals[0])
-        * hsic(still[1], still[1], diagonals[1], diagonals[1])
+        debiased(still[0], still[0], diagonals[0], diagonals[0])
+        * debiased(still[1], still[1], diagonals[1], diagonals[1])
     )
     moved = pairs[1].view(n * n, -1)
 
     def statistic(rows: NDArray[Any]) -> NDArray[Any]:
         at = torch.from_numpy(rows).to(work.device)
         other = moved.index_select(0, at[upper[0]] * n + at[upper[1]])
-        return numpy(hsic(still[0], other, diagonals[0], diagonals[1][:, at]) / scale)
+        return numpy(debiased(still[0], other, diagonals[0], diagonals[1][:, at]) / scale)
 
     found = cal.permutation_test(statistic, n, permutations=permutations, seed=work.options.seed)
     frame = pd.DataFrame(

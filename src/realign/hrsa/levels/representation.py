@@ -13,7 +13,8 @@ from torch import Tensor
 
 from realign.hrsa import calibration as cal
 from realign.hrsa import representation as rep
-from realign.hrsa.arrays import center, group_sums, numpy
+from realign.hrsa.arrays import center, group_sums, numpy, row_squares
+from realign.hrsa.grids import correlation_grid_by_part
 from realign.hrsa.report import grid_frame, shrink_rotation
 from realign.hrsa.work import Work
 
@@ -28,7 +29,7 @@ def correlation(work: Work) -> None:
     """Frames `correlation` (full detail), `correlation_diagonal` and `correlation_histogram`."""
     frames = work.report.frames
     if work.detail == "full":
-        frames["correlation"] = grid_frame(rep.correlation_grid(*work.stacks()))
+        frames["correlation"] = grid_frame(*correlation_grid_by_part(*work.stacks(), work.parts))
     groups = torch.from_numpy(work.groups).to(work.device)
     values, influences = np.empty(len(work.every)), np.empty((len(work.every), work.texts))
     for i, layer in enumerate(work.every):
@@ -95,13 +96,9 @@ def procrustes(work: Work) -> None:
                 work.report.frames["rotation_angles"] = pd.DataFrame(
                     {"angle": rep.rotation_angles(whole.rotation)}
                 )
-                permuted = rep.permutation_energy(whole.rotation)[0]
-                parts.append(
-                    pd.DataFrame(
-                        [("paper", layer, "permutation_energy", permuted, np.nan, np.nan, np.nan)],
-                        columns=frame.columns,
-                    )
-                )
+                value, effect = _permutation(work, whole, x, y)
+                row = ("paper", layer, "permutation_energy", value, *work.interval(value, effect), np.nan)
+                parts.append(pd.DataFrame([row], columns=frame.columns))
     work.report.frames["procrustes"] = pd.concat(parts, ignore_index=True)
     for name, influences in kept.items():
         work.keep("procrustes_r2" if name == "r2" else name, work.picked, influences)
@@ -120,9 +117,10 @@ def _by_text(work: Work, per_row: NDArray[Any]) -> NDArray[Any]:
 
 def _in_sample(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Found:
     """Scores on the rows of the fit, as the public code has them."""
-    score = fitted.score(x, y)
+    aligned = fitted.aligned(x)
+    score = rep.alignment_score(aligned, y - rep.like(fitted.target_mean, y))
     # The public code fits on centred states but takes the cosine of uncentred ones.
-    turned = x @ torch.from_numpy(fitted.rotation).to(x)
+    turned = aligned + rep.like(fitted.source_mean @ fitted.rotation, x)
     raw = numpy(torch.nn.functional.cosine_similarity(turned, y, dim=1).double())
     r2 = 1 - score.residual_variance
     error, total = score.squared_error, score.squared_total
@@ -137,6 +135,14 @@ def _in_sample(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Foun
     }
 
 
+def _permutation(work: Work, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> tuple[float, NDArray[Any]]:
+    """Energy of the map on its best axis permutation, which is held fixed: the diagonal's, Y's axes permuted."""
+    value, axes = rep.permutation_energy(fitted.rotation)
+    permuted = replace(fitted, rotation=fitted.rotation[:, axes], target_mean=fitted.target_mean[axes])
+    columns = torch.from_numpy(axes).to(y.device)
+    return value, _by_text(work, rep.shape_influence(permuted, x, y[:, columns])["diagonal_energy"])
+
+
 def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...]) -> Found:
     """Cross-fitted scores over both halves (the map held fixed), and the mean shape of the two maps."""
     error, total, cosine, unturned = (np.empty(len(x)) for _ in range(4))
@@ -145,11 +151,12 @@ def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...])
     axes, residual = [], []
     for train, test in (folds, folds[::-1]):
         fitted = rep.orthogonal_procrustes(x[train], y[train], fast=True)
-        score = fitted.score(x[test], y[test])
+        mean, turned = rep.like(fitted.target_mean, y), fitted.aligned(x[test])
+        target = y[test] - mean
+        score = rep.alignment_score(turned, target)
         error[test], total[test], cosine[test] = score.squared_error, score.squared_total, score.row_cosine
-        aligned[test] = torch.from_numpy(fitted.transform(x[test])).to(y)
-        straight = replace(fitted, rotation=np.eye(x.shape[1]))
-        unturned[test] = straight.score(x[test], y[test]).squared_error
+        aligned[test] = turned + mean
+        unturned[test] = numpy(row_squares(target - x[test] + rep.like(fitted.source_mean, x)))
         axes.append(_axes(fitted.rotation))
         residual.append(score.residual_variance)
         for name, influence in rep.shape_influence(fitted, x[train], y[train]).items():
@@ -158,12 +165,12 @@ def _held_out(work: Work, x: Tensor, y: Tensor, folds: tuple[NDArray[Any], ...])
     effect = _by_text(work, ((1 - r2) * total - error) / total.sum())
     plain = float(1 - unturned.sum() / total.sum())
     groups = torch.from_numpy(work.groups).to(x.device)
-    turned, turned_effect = _correlation_influence(aligned, y, groups, work.texts)
+    r, r_effect = _correlation_influence(aligned, y, groups, work.texts)
     return {
         "r2": (r2, effect),
         # The counterfactual: what agreement there is without the rotation, and what it brings back.
         "unrotated_r2": (plain, _by_text(work, ((1 - plain) * total - unturned) / total.sum())),
-        "rotated_correlation": (float(np.nanmean(turned)), turned_effect),
+        "rotated_correlation": (float(np.nanmean(r)), r_effect),
         "cosine": (float(cosine.mean()), cal.mean_influence(cosine, work.groups, work.texts)),
         "residual_variance": (float(np.mean(residual)), -effect),
         **{name: (float(np.mean([a[name] for a in axes])), _by_text(work, shapes[name])) for name in SHAPE},

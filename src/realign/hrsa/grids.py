@@ -1,0 +1,310 @@
+"""Every layer of one model with every layer of another: linear CKA and dimension-wise correlation.
+
+CKA works on column-centred states. With K = Xc Xc', L = Yc Yc' (centred Gram matrices), k and l their
+diagonals, and <K, L> the sum of their elementwise product, both estimators need three numbers only:
+
+    biased    HSIC_0 = <K, L>                                          (Kornblith et al. 2019)
+    debiased  HSIC_1 = <K, L> - (1 + 2/(n-2)) k.l + tr K tr L / ((n-1)(n-2))   (Song 2012; Nguyen 2021)
+
+up to factors that cancel in CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)). HSIC_1 is usually written with
+zero-diagonal Grams; on centred data their row sums are -k, which gives the line above. <K, L> equals
+||Xc'Yc||^2, so the Gram form, the feature form and both estimators agree to rounding.
+
+Each of these numbers is a sum over rows. Summed over parts of the texts instead of over all rows, it gives the
+influence of each part, and with it an interval of every cell (calibration.part_interval), at no further
+matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from realign.hrsa.arrays import as_layers, center, constant_columns, full_precision, numpy, row_squares
+
+Estimator = Literal["biased", "debiased"]
+Method = Literal["auto", "gram", "feature", "minibatch"]
+
+
+def cka_grid(
+    xs: Any,
+    ys: Any,
+    *,
+    estimator: Estimator = "debiased",
+    method: Method = "auto",
+    block: int = 256,
+    batch: int = 256,
+) -> np.ndarray:
+    """Linear CKA of every layer of one model with every layer of another.
+
+    Args:
+        xs: (L, n, d) states of the first model, or L matrices (n, d_l) that may differ in width.
+        ys: (M, n, d) of the second, the same rows.
+        estimator: 'biased' lies in [0, 1] and rises as n falls below d; 'debiased' is centred on 0 for
+            independent data and may be negative (it is never clamped). It needs n >= 4.
+        method: 'gram' computes each layer's Gram matrix once, in blocks; 'feature' multiplies each
+            pair of layers; 'auto' takes the cheaper; all three are exact and equal. 'minibatch' averages
+            the debiased HSIC over batches of rows (Nguyen et al. 2021), an approximation in time linear
+            in n.
+        block: side of the tiles of the Gram matrices.
+        batch: rows of a minibatch.
+
+    Returns:
+        (L, M) float64; NaN where the debiased self-similarity of a layer is not positive.
+    """
+    if estimator not in ("biased", "debiased"):
+        raise ValueError(f"estimator '{estimator}' is unknown; choose 'biased' or 'debiased'")
+    left, right = _layers(xs, ys, rows=4 if estimator == "debiased" else 2)
+    with full_precision():
+        if method == "minibatch":
+            if estimator != "debiased":
+                raise ValueError("method 'minibatch' is unbiased only with estimator='debiased'")
+            return _minibatch(left, right, batch)
+        return _exact(left, right, method, block, None, (estimator,))[estimator][0]
+
+
+def cka_grids(
+    xs: Any, ys: Any, *, method: Method = "auto", block: int = 256, parts: NDArray[np.int64] | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Both estimators for the price of one, and the influence of parts of the texts on every cell.
+
+    Args:
+        xs: as in :func:`cka_grid`.
+        ys: as in :func:`cka_grid`.
+        method: 'auto', 'gram' or 'feature'; with ``parts`` 'gram' is used.
+        block: as in :func:`cka_grid`.
+        parts: (n,) number of the part, 0 to P - 1, that each row belongs to; None: one part.
+
+    Returns:
+        {'biased': ..., 'debiased': ...}, each a grid (L, M) and its influences (P, L, M), which sum to 0.
+    """
+    left, right = _layers(xs, ys, rows=4)
+    with full_precision():
+        return _exact(left, right, method, block, parts, ("biased", "debiased"))
+
+
+def _layers(xs: Any, ys: Any, rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    left = as_layers(xs, "xs", rows=rows)
+    right = left if xs is ys else as_layers(ys, "ys", rows=rows)
+    n = left[0].shape[0]
+    if right[0].shape[0] != n:
+        raise ValueError(f"xs has {n} rows and ys {right[0].shape[0]}; rows must be the same tokens")
+    return left, right
+
+
+def _exact(
+    left: list[Tensor],
+    right: list[Tensor],
+    method: str,
+    block: int,
+    parts: NDArray[np.int64] | None,
+    wanted: tuple[str, ...],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    n, same = left[0].shape[0], right is left
+    order, bounds = _in_parts(parts, n)
+    left = [varying(center(x[order]), f"xs[{i}]") for i, x in enumerate(left)]
+    right = left if same else [varying(center(y[order]), f"ys[{i}]") for i, y in enumerate(right)]
+    if method == "auto":
+        method = _cheaper(left, right)
+    if method not in ("gram", "feature"):
+        raise ValueError(f"method '{method}' is unknown; choose auto, gram, feature or minibatch")
+    if method == "gram" or parts is not None:
+        products = _gram_products(left, right, bounds, block)
+    else:
+        products = _feature_products(left, right)
+    squares = [torch.stack([row_squares(x) for x in side]) for side in (left, right)]
+    return {name: _ratio(products, squares, bounds, name) for name in wanted}
+
+
+def _in_parts(parts: NDArray[np.int64] | None, n: int) -> tuple[Any, list[slice]]:
+    """An order of the rows that puts parts together, and where each part then lies."""
+    if parts is None:
+        return slice(None), [slice(0, n)]
+    ends = np.cumsum(np.bincount(parts)).tolist()
+    order = torch.from_numpy(np.argsort(parts, kind="stable"))
+    return order, [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+
+
+def varying(centred: Tensor, name: str) -> Tensor:
+    """Return centred states, or raise ValueError where they are all zero."""
+    if float(centred.abs().max()) == 0:
+        raise ValueError(f"{name} does not vary over its rows; CKA is not defined")
+    return centred
+
+
+def _cheaper(left: list[Tensor], right: list[Tensor]) -> str:
+    """Compare multiply-adds of the two exact forms."""
+    n = left[0].shape[0]
+    widths, others = [x.shape[1] for x in left], [y.shape[1] for y in right]
+    gram = n * n * (sum(widths) + sum(others)) / 2 + n * n * len(left) * len(right) / 2
+    pairs = sum(a * b for a in widths for b in others) + sum(a * a for a in [*widths, *others])
+    return "gram" if gram < n * pairs else "feature"
+
+
+def _feature_products(left: list[Tensor], right: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def square(a: Tensor, b: Tensor) -> Tensor:
+        return ((a.T @ b) ** 2).sum(dtype=torch.float64)
+
+    cross = torch.stack([torch.stack([square(x, y) for y in right]) for x in left])[None]
+    own = torch.stack([square(x, x) for x in left])[None]
+    return cross, own, own if right is left else torch.stack([square(y, y) for y in right])[None]
+
+
+def _gram_products(
+    left: list[Tensor], right: list[Tensor], bounds: list[slice], block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """<K_i, L_j> for all pairs, by part of the rows, from tiles of the upper half of the Gram matrices.
+
+    One (L, t) x (t, M) product serves all pairs of a tile, so each Gram matrix is made once instead
+    of once a pair. A tile right of the diagonal stands for its mirror image as well.
+    """
+    layers = left if right is left else [*left, *right]
+    a, device = len(left), left[0].device
+    cross = torch.zeros(len(bounds), a, len(right), dtype=torch.float64, device=device)
+    own = torch.zeros(len(bounds), len(layers), dtype=torch.float64, device=device)
+    buffer = torch.empty(len(layers) * block**2, dtype=left[0].dtype, device=device)
+    spans = [(p, part) for p, whole in enumerate(bounds) for part in blocks(whole, block)]
+    for i, (p, rows) in enumerate(spans):
+        for j, (q, columns) in enumerate(spans[i:], start=i):
+            size, width = rows.stop - rows.start, columns.stop - columns.start
+            grams = buffer[: len(layers) * size * width].view(len(layers), size, width)
+            for gram, x in zip(grams, layers, strict=True):
+                torch.mm(x[rows], x[columns].T, out=gram)
+            flat = grams.view(len(layers), -1)
+            product = (flat[:a] @ (flat if right is left else flat[a:]).T).double()
+            norms = product.diagonal() if right is left else torch.stack([g.dot(g) for g in flat]).double()
+            for part in (p,) if i == j else (p, q):
+                cross[part] += product
+                own[part] += norms
+    return cross, own[:, :a], own if right is left else own[:, a:]
+
+
+def blocks(rows: slice, size: int) -> Iterator[slice]:
+    """Cut a slice into slices of at most ``size``."""
+    for start in range(rows.start, rows.stop, size):
+        yield slice(start, min(start + size, rows.stop))
+
+
+def hsic(product: Tensor, dot: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
+    """HSIC up to a factor: from <K, L>, k.l and tr K tr L, or from the shares of some rows in them."""
+    if estimator == "biased":
+        return product
+    return product - (1 + 2 / (n - 2)) * dot + traces / ((n - 1) * (n - 2))
+
+
+def _ratio(
+    products: tuple[Tensor, Tensor, Tensor], squares: list[Tensor], bounds: list[slice], estimator: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """CKA from what each part holds of every sum, and each part's influence (as in cka_with_influence)."""
+    (k, l_), n = squares, bounds[-1].stop
+    k_traces, l_traces = (torch.stack([side[:, rows].sum(1) for rows in bounds]) for side in squares)
+    k_squares, l_squares = (torch.stack([(side[:, r] ** 2).sum(1) for r in bounds]) for side in squares)
+    dot = torch.stack([k[:, rows] @ l_[:, rows].T for rows in bounds])
+    mixed = k_traces[:, :, None] * l_traces.sum(0) + k_traces.sum(0)[:, None] * l_traces[:, None]
+    cross = hsic(products[0], dot, mixed / 2, n, estimator)
+    first = hsic(products[1], k_squares, k_traces * k_traces.sum(0), n, estimator)
+    second = hsic(products[2], l_squares, l_traces * l_traces.sum(0), n, estimator)
+    norms = [torch.where(v.sum(0) > 0, v.sum(0), torch.nan) for v in (first, second)]
+    scale = torch.sqrt(norms[0])[:, None] * torch.sqrt(norms[1])
+    value = cross.sum(0) / scale
+    share = (first / norms[0])[:, :, None] + (second / norms[1])[:, None]
+    return numpy(value), numpy(2 * cross / scale - value * share)
+
+
+def _minibatch(left: list[Tensor], right: list[Tensor], batch: int) -> np.ndarray:
+    n = left[0].shape[0]
+    if not 4 <= batch <= n:
+        raise ValueError(f"batch must lie between 4 and the {n} rows, got {batch}")
+    a, b, device = len(left), len(right), left[0].device
+    cross = torch.zeros(a, b, dtype=torch.float64, device=device)
+    own = torch.zeros(a + b, dtype=torch.float64, device=device)
+    # A ragged last batch is left out: batches of different size have different variance.
+    for start in range(0, n - batch + 1, batch):
+        rows = slice(start, start + batch)
+        grams, diagonals = [], []
+        for x in [*left, *right]:
+            part = center(x[rows])
+            grams.append((part @ part.T).flatten())
+            diagonals.append(row_squares(part))
+        flat, k = torch.stack(grams), torch.stack(diagonals)
+        traces = k.sum(1)
+        cross += hsic(
+            (flat[:a] @ flat[a:].T).double(),
+            k[:a] @ k[a:].T,
+            traces[:a, None] * traces[None, a:],
+            batch,
+            "debiased",
+        )
+        norms = torch.stack([row.dot(row) for row in flat]).double()
+        own += hsic(norms, (k * k).sum(1), traces**2, batch, "debiased")
+    own = torch.where(own > 0, own, torch.nan)
+    return numpy(cross / torch.sqrt(own[:a, None] * own[None, a:]))
+
+
+def correlation_grid(xs: Any, ys: Any, *, block: int = 512) -> np.ndarray:
+    """Mean dimension-wise Pearson r for every pair of layers.
+
+    Args:
+        xs: (L, n, d) states of the first model, or a sequence of L matrices.
+        ys: (M, n, d) of the second, the same rows and axes.
+        block: rows held standardised at a time.
+
+    Returns:
+        (L, M) float64: the mean over dimensions that vary in both layers; NaN where there is none.
+    """
+    return correlation_grid_by_part(xs, ys, None, block=block)[0]
+
+
+def correlation_grid_by_part(
+    xs: Any, ys: Any, parts: NDArray[np.int64] | None, *, block: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`correlation_grid` and the influence of parts of the texts on every cell, as in :func:`cka_grids`.
+
+    With z the standardised states, sum z^2 = 1, row p moves a dimension's r by
+    ``z_x z_y - r (z_x^2 + z_y^2) / 2``.
+    """
+    left, right = as_layers(xs, "xs"), as_layers(ys, "ys")
+    n, width = left[0].shape
+    if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
+        raise ValueError("all layers of both models need the same rows and dimensions")
+    order, bounds = _in_parts(parts, n)
+    moments = [[_standardiser(layer) for layer in side] for side in (left, right)]
+    valid = [torch.stack([scale > 0 for _, scale in side]).double() for side in moments]
+    device = left[0].device
+    sums = torch.zeros(width, len(left), len(right), dtype=torch.float64, device=device)
+    cross = torch.zeros(len(bounds), len(left), len(right), dtype=torch.float64, device=device)
+    squares = [
+        torch.zeros(len(bounds), len(s), width, dtype=torch.float64, device=device) for s in (left, right)
+    ]
+    rows_in_order = torch.arange(n)[order]
+    with full_precision():
+        for p, whole in enumerate(bounds):
+            for span in blocks(whole, block):
+                rows = rows_in_order[span].to(device)
+                # (d, layers, rows): one small product a dimension
+                z = [
+                    torch.stack([(x[rows] - m).mul_(s).T for x, (m, s) in zip(side, mom, strict=True)], dim=1)
+                    for side, mom in zip((left, right), moments, strict=True)
+                ]
+                product = torch.bmm(z[0], z[1].transpose(1, 2))
+                sums += product
+                cross[p] += product.sum(0, dtype=torch.float64)
+                for total, part in zip(squares, z, strict=True):
+                    total[p] += (part * part).sum(2, dtype=torch.float64).T
+    counts = valid[0] @ valid[1].T
+    share = torch.einsum("pld,dlm->plm", squares[0], sums) + torch.einsum("pmd,dlm->plm", squares[1], sums)
+    return numpy(sums.sum(0) / counts), numpy((cross - share / 2) / counts)
+
+
+def _standardiser(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / (norm of the centred dimension), 0 for constant dimensions."""
+    mean = layer.mean(0, dtype=torch.float64).to(layer.dtype)
+    centred = layer - mean
+    norm = torch.sqrt((centred * centred).sum(0, dtype=torch.float64))
+    scale = torch.where(constant_columns(centred, layer), 0.0, 1 / norm.clamp_min(1e-300))
+    return mean, scale.to(layer.dtype)
