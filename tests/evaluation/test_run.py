@@ -94,6 +94,17 @@ def test_a_result_does_not_depend_on_what_ran_before(encoder):
     assert first.manifest["instructions"] == {"query": ["Tell the official languages of the place"]}
 
 
+def test_texts_that_two_tasks_share_are_read_once(encoder):
+    found = {t.metadata.name: t for t in suites.load("smoke-multilingual").tasks}
+    first, second = (
+        run.evaluate_task(encoder, found[name]).manifest
+        for name in ("SphinxBitextMining", "SphinxTranslationPairs")
+    )
+    assert first["texts"] > 0
+    assert second["texts"] == second["tokens"] == 0
+    assert not second["failed"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["CLDRCurrencyRetrieval", "LibraryDocsReranking", "CrossLibraryCodeRetrieval", "CLDRKindClassification"],
