@@ -102,12 +102,39 @@ def test_agrees_with_sentence_transformers_on_a_saved_model(saved, instruction):
     np.testing.assert_allclose(Embedder.from_directory(saved).encode(TEXTS, instruction), expected, atol=1e-5)
 
 
-def test_bfloat16_results_are_float32_and_close(tiny):
+@pytest.fixture(scope="module")
+def fresh():
+    """Gives new copies of the tiny model, for tests that change it."""
+    return lambda: backbones.load(Backbone(source="random:0/llama"), attention="bidirectional")
+
+
+def test_bfloat16_multiplies_and_keeps_sums_norms_and_pooling_in_float32(tiny, fresh):
+    embedder = Embedder(*fresh(), dtype=torch.bfloat16)
+    linear = {name for name, m in embedder.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    half = {n for n, p in embedder.model.named_parameters() if p.dtype == torch.bfloat16}
+    assert half == {f"{name}.weight" for name in linear}
+    seen = []
+    for layer in embedder.model.layers:
+        layer.register_forward_hook(
+            lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype))
+        )
+        layer.mlp.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    vectors = embedder.encode(TEXTS)
+    assert set(seen) == {(torch.float32, torch.float32), torch.bfloat16}
+    assert vectors.dtype == np.float32
+    assert (Embedder(*tiny).encode(TEXTS) * vectors).sum(axis=1).min() > 0.9999
+
+
+def test_bfloat16_is_nearer_to_float32_than_a_model_cast_altogether(tiny, fresh):
     exact = Embedder(*tiny).encode(TEXTS)
-    rough = Embedder(*backbones.load(Backbone(source="random:0/llama"), attention="bidirectional"),
-                     dtype=torch.bfloat16).encode(TEXTS)  # fmt: skip
-    assert rough.dtype == np.float32
-    assert (exact * rough).sum(axis=1).min() > 0.99
+    model, tokenizer = fresh()
+    ours = Embedder(model, tokenizer, dtype=torch.bfloat16).encode(TEXTS)
+    whole = fresh()[0].to(torch.bfloat16)
+    ids = [torch.tensor([tokenizer(text)["input_ids"]]) for text in TEXTS]
+    with torch.no_grad():
+        states = [whole(input_ids=i).last_hidden_state for i in ids]
+    cast = torch.cat([mean_pool(s, torch.ones(s.shape[:2])) for s in states]).numpy()
+    assert np.linalg.norm(ours - exact) < 0.9 * np.linalg.norm(cast - exact)
 
 
 def test_long_texts_are_cut_and_counted(tiny):

@@ -47,7 +47,7 @@ def spy(monkeypatch: Any, before: Any = lambda name: None) -> list[str]:
     return done
 
 
-def test_everything_that_changes_a_score_is_in_its_key(study, monkeypatch):
+def test_a_changed_prompt_model_or_setting_never_meets_an_old_score(study, monkeypatch):
     recipe = study.profile.recipe
     keys = {
         "as it is": key(study),
@@ -85,7 +85,7 @@ def test_the_size_of_one_task_is_not_in_the_keys_of_others():
     assert one["builder"] == two["builder"]
 
 
-def test_a_kill_loses_the_task_it_hit_and_no_other(study, monkeypatch):
+def test_after_a_kill_a_run_resumes_at_the_task_it_hit(study, monkeypatch):
     def kill(name: str) -> None:
         if name == "CLDRCurrencyRetrieval":
             raise KeyboardInterrupt
@@ -216,6 +216,12 @@ def test_a_directory_is_scored_in_its_own_way_and_keyed_by_its_content(study, tm
     assert key(study, str(tmp_path / "other"), instructed=False) != before
     frame = study.scoring.evaluate(str(tmp_path / "other"), "smoke")
     assert frame["score"].notna().all(), frame["error"].tolist()
+    shutil.copytree(tmp_path / "other", tmp_path / "changed")
+    weights = next((tmp_path / "changed").rglob("*.safetensors"))
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    assert key(study, str(tmp_path / "changed")) != before, "one changed bit in a weight is another model"
     shutil.copytree(tmp_path / "other", tmp_path / "copy")
     (tmp_path / "copy" / "1_Pooling" / "config.json").write_text("{}")
     assert key(study, str(tmp_path / "copy")) != before, "another pooling is another model"

@@ -186,17 +186,34 @@ def budget_batches(
         yield batch
 
 
+def mixed(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Cast the weights of linear layers to ``dtype`` and everything else to float32, in place.
+
+    Under ``torch.autocast`` only products are then computed in ``dtype``. The residual stream, where
+    bfloat16 would round away most of what a layer adds to a large entry, stays float32. Cast once
+    here, the weights need not be cast again in every pass.
+    """
+    for module in model.modules():
+        kept = dtype if isinstance(module, torch.nn.Linear) else torch.float32
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(kept)
+    return model
+
+
 class Embedder:
     """A headless language model with its tokeniser, as an encoder of texts.
 
     Args:
-        model: transformers model that returns ``last_hidden_state``; its attention mode is the one
-            it was loaded with (see :mod:`realign.backbones`). Moved to ``device`` and ``dtype``.
+        model: transformers model that returns ``last_hidden_state``, in float32; its attention mode is
+            the one it was loaded with (see :mod:`realign.backbones`). Moved to ``device`` and, in place,
+            to :func:`mixed` precision.
         tokenizer: its tokeniser.
         max_tokens: longest sequence, instruction included; longer texts are cut and counted.
         token_budget: positions (padding included) computed in one forward pass.
         device: torch device.
-        dtype: type of weights and activations; pooling and results are float32 in every case.
+        dtype: of the factors of products (linear layers, attention), as in training. The residual
+            stream, norms, embeddings, pooling and results are float32 in every case.
         padding_side: which side is filled; no result depends on it.
     """
 
@@ -214,7 +231,7 @@ class Embedder:
         if max_tokens < 1 or token_budget < 1:
             raise UsageError("max_tokens and token_budget must be at least 1")
         limit = getattr(model.config, "max_position_embeddings", None)
-        self.model: Any = model.eval().to(device=torch.device(device), dtype=dtype)  # type: ignore[call-arg]
+        self.model: Any = mixed(model.eval(), dtype).to(device=torch.device(device))  # type: ignore[call-arg]
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, limit) if limit else max_tokens
         self.token_budget = token_budget
@@ -251,9 +268,10 @@ class Embedder:
             ids, attention, pooling = pad(
                 [tokens.ids[i] for i in batch], tokens.skip, fill, self.padding_side
             )
-            states = self.model(
-                input_ids=ids.to(self.device), attention_mask=attention.to(self.device), **self._options
-            ).last_hidden_state
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                states = self.model(
+                    input_ids=ids.to(self.device), attention_mask=attention.to(self.device), **self._options
+                ).last_hidden_state
             result[batch] = mean_pool(states, pooling).cpu().numpy()
             self.stats.padded_tokens += ids.numel()
         bad = np.flatnonzero(~np.isfinite(result).all(axis=1))
@@ -293,7 +311,7 @@ class Embedder:
 
         folder = Path(path)
         layout = read_layout(folder)
-        model = AutoModel.from_pretrained(folder / layout.transformer, dtype=dtype)
+        model = AutoModel.from_pretrained(folder / layout.transformer, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder / layout.transformer)
         return cls(
             model,

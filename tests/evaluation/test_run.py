@@ -94,6 +94,17 @@ def test_a_result_does_not_depend_on_what_ran_before(encoder):
     assert first.manifest["instructions"] == {"query": ["Tell the official languages of the place"]}
 
 
+def test_texts_that_two_tasks_share_are_read_once(encoder):
+    found = {t.metadata.name: t for t in suites.load("smoke-multilingual").tasks}
+    first, second = (
+        run.evaluate_task(encoder, found[name]).manifest
+        for name in ("SphinxBitextMining", "SphinxTranslationPairs")
+    )
+    assert first["texts"] > 0
+    assert second["texts"] == second["tokens"] == 0
+    assert not second["failed"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["CLDRCurrencyRetrieval", "LibraryDocsReranking", "CrossLibraryCodeRetrieval", "CLDRKindClassification"],
@@ -104,6 +115,20 @@ def test_items_average_to_the_score(encoder, name):
     # mteb rounds the scores of rankings to five digits
     assert 100 * result.items["value"].mean() == pytest.approx(result.scores["score"].item(), abs=2e-3)
     assert result.items["item"].is_unique
+
+
+def test_pair_items_say_which_pairs_are_right_at_the_threshold_that_mteb_chose(encoder, plain):
+    import mteb
+
+    ours, theirs = (
+        next(t for t in smoke_tasks() if t.metadata.name == "SphinxTranslationPairs") for _ in range(2)
+    )
+    items = run.evaluate_task(encoder, ours).items
+    assert set(items["measure"]) == {"accuracy"}
+    assert set(items["value"]) == {0.0, 1.0}
+    expected = mteb.evaluate(plain, theirs, cache=None, co2_tracker=False, show_progress_bar=False)
+    wanted = {row["hf_subset"]: row["cosine_accuracy"] for row in expected.task_results[0].scores["test"]}
+    assert items.groupby("subset")["value"].mean().to_dict() == pytest.approx(wanted)
 
 
 def test_excluded_documents_are_not_ranked(encoder):
@@ -174,6 +199,31 @@ def test_empty_texts_are_counted_and_become_zero_vectors(encoder):
     assert encoder.stats.empty == before + 1
     assert not vectors[1].any()
     assert vectors[0].any()
+
+
+def test_a_manifest_says_what_was_asked_and_read(tiny):
+    from realign.evaluation.encoder import TaskEncoder
+
+    longest = 64
+    short = TaskEncoder(Embedder(tiny.model, tiny.tokenizer, max_tokens=longest), TABLE)
+    task = next(t for t in suites.load("smoke-code").tasks if t.metadata.name == "DocToCodeRetrieval")
+    manifest = run.evaluate_task(short, task).manifest
+    corpus, queries = (task_texts(task, part) for part in ("corpus", "queries"))
+    instruction = TABLE("DocToCodeRetrieval", "Retrieval")
+    lengths = [len(text.encode()) for text in corpus]  # this tokeniser has one token for each byte
+    lengths += [len(f"Instruct: {instruction}\nQuery:{text}".encode()) for text in queries]
+    assert manifest["instructions"]["query"] == [instruction]
+    assert manifest["texts"] == len(lengths)
+    assert manifest["tokens"] == sum(min(n, longest) for n in lengths)
+    assert manifest["truncated_share"] == sum(n > longest for n in lengths) / len(lengths) > 0
+    assert manifest["empty"] == 0
+    assert 0 < manifest["encode_seconds"] < manifest["seconds"]
+
+
+def task_texts(task: Any, part: str) -> list[str]:
+    """Different texts of a retrieval task, which was unloaded after its evaluation."""
+    task.load_data()
+    return sorted({row["text"] for row in task.dataset["default"]["test"][part]})
 
 
 def test_strict_instructions_fail_the_task_not_the_run(tiny):

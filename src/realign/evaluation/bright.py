@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,57 +182,49 @@ def worked_examples(n: int) -> Corpus:
     return Corpus(queries, documents, relevant)
 
 
-def _domain_spec(domain: str, about: str) -> TaskSpec:
-    def build(n: int) -> Corpus:
-        return techniques(domain, n)
+_problem_task = partial(
+    TaskSpec,
+    type="Retrieval",
+    smoke_n=6,
+    main_score="ndcg_at_10",
+    license="mit",
+    domains=("Academic", "Written"),
+    subtypes=("Reasoning as Retrieval",),
+    packages=("reasoning_gym",),
+)
 
-    return TaskSpec(
+
+def _domain_task(domain: str, about: str) -> TaskSpec:
+    return _problem_task(
         name=f"Technique{domain.title()}Retrieval",
-        type="Retrieval",
-        build=build,
+        build=partial(techniques, domain),
         n=20,
-        smoke_n=6,
-        main_score="ndcg_at_10",
         description=f"Find the note on the technique that solves {about}.",
         source="reasoning_gym problems; 93 technique notes in data/techniques",
         gold="which technique solves which kind of problem, decided when the notes were written; arguable notes "
         "are excluded for the query",
         weakness="problems of one kind share a template, so queries are not independent; one author's judgement",
-        license="mit",
-        domains=("Academic", "Written"),
-        subtypes=("Reasoning as Retrieval",),
-        packages=("reasoning_gym",),
     )
 
 
 SPECS = (
-    _domain_spec("arithmetic", "a problem on numbers"),
-    _domain_spec("mathematics", "a problem of algebra, calculus, geometry or chance"),
-    _domain_spec("algorithms", "a problem on grids, graphs, strings or processes"),
-    _domain_spec("logic", "a logic problem or puzzle"),
-    TaskSpec(
+    _domain_task("arithmetic", "a problem on numbers"),
+    _domain_task("mathematics", "a problem of algebra, calculus, geometry or chance"),
+    _domain_task("algorithms", "a problem on grids, graphs, strings or processes"),
+    _domain_task("logic", "a logic problem or puzzle"),
+    _problem_task(
         name="WorkedExampleRetrieval",
-        type="Retrieval",
         build=worked_examples,
         n=12,
-        smoke_n=6,
-        main_score="ndcg_at_10",
         description="Find solved problems of another kind that need the same technique as the given one.",
         source="reasoning_gym, twelve of eighteen pairs of tasks",
         gold="pairs of tasks chosen by hand for their common technique",
         weakness="some pairs share words beyond the technique; templates repeat",
-        license="mit",
-        domains=("Academic", "Written"),
-        subtypes=("Reasoning as Retrieval",),
-        packages=("reasoning_gym",),
     ),
-    TaskSpec(
+    _problem_task(
         name="LibraryFunctionRetrieval",
-        type="Retrieval",
         build=library_functions,
         n=30,
-        smoke_n=6,
-        main_score="ndcg_at_10",
         description="Find the library function that would solve a problem, by the first sentence of its documentation.",
         source="reasoning_gym problems; functions of installed libraries, evaluation side",
         gold="chosen by hand for each kind of problem, in data/techniques/functions.toml; arguable functions are "
@@ -240,7 +232,6 @@ SPECS = (
         weakness="22 kinds of problems; one author's judgement; other functions of the libraries are of other fields",
         license=code.LIBRARY_LICENSE,
         domains=("Academic", "Programming", "Written"),
-        subtypes=("Reasoning as Retrieval",),
         packages=("reasoning_gym", *code.FUNCTION_PACKAGES),
     ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from realign.evaluation.specs import Columns, Corpus, TaskSpec, grouped, labelled, order_key, parallel, sample
 
@@ -194,9 +194,10 @@ def currency_retrieval(n: int) -> Corpus:
 
 
 _CODES = tuple(LANGUAGES[language] for language in MIXED)
+_names_task = partial(TaskSpec, license=LICENSE, domains=("Encyclopaedic", "Written"), packages=("babel",))
 
 SPECS = (
-    TaskSpec(
+    _names_task(
         name="CLDRBitextMining",
         type="BitextMining",
         build=bitext,
@@ -207,12 +208,9 @@ SPECS = (
         source="Babel (CLDR names), eight languages",
         gold="both names belong to the same CLDR code",
         weakness="names, not sentences; 14 candidates are few; many are cognates, so spelling alone goes a long way",
-        license=LICENSE,
         languages={f"en-{k}": ("eng-Latn", LANGUAGES[k]) for k in BITEXT},
-        domains=("Encyclopaedic", "Written"),
-        packages=("babel",),
     ),
-    TaskSpec(
+    _names_task(
         name="CLDRKindClassification",
         type="Classification",
         build=kind_classification,
@@ -223,15 +221,12 @@ SPECS = (
         source="Babel (CLDR names), six languages mixed",
         gold="the CLDR table that the name stands in",
         weakness="surface cues (units, the word 'dollar') solve a part",
-        license=LICENSE,
         languages=_CODES,
-        domains=("Encyclopaedic", "Written"),
         subtypes=("Topic classification",),
-        packages=("babel",),
         labels=KINDS,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
-    TaskSpec(
+    _names_task(
         name="CLDRLanguageClassification",
         type="Classification",
         build=language_classification,
@@ -242,15 +237,12 @@ SPECS = (
         source="Babel (CLDR names), six languages",
         gold="the CLDR locale of the name; names shared by two languages are left out",
         weakness="rewards keeping languages apart, which is the opposite of what bitext mining rewards",
-        license=LICENSE,
         languages=_CODES,
-        domains=("Encyclopaedic", "Written"),
         subtypes=("Language identification",),
-        packages=("babel",),
         labels=MIXED,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
-    TaskSpec(
+    _names_task(
         name="CLDROfficialLanguages",
         type="MultilabelClassification",
         build=official_multilabel,
@@ -261,13 +253,10 @@ SPECS = (
         source="Babel (CLDR names and territory data)",
         gold="CLDR's official and de facto official languages",
         weakness="knowledge about the world more than meaning of text",
-        license=LICENSE,
-        domains=("Encyclopaedic", "Written"),
-        packages=("babel",),
         labels=OFFICIAL,
         options={"n_experiments": 5, "samples_per_label": 8},
     ),
-    TaskSpec(
+    _names_task(
         name="CLDRContinentClustering",
         type="Clustering",
         build=continent_clustering,
@@ -278,12 +267,9 @@ SPECS = (
         source="Babel (CLDR names and time zones)",
         gold="the area in the place's time zone names, where it is the same in all of them",
         weakness="'America' is both Americas; knowledge about the world more than meaning of text",
-        license=LICENSE,
-        domains=("Encyclopaedic", "Written"),
         subtypes=("Thematic clustering",),
-        packages=("babel",),
     ),
-    TaskSpec(
+    _names_task(
         name="CLDRCurrencyRetrieval",
         type="Retrieval",
         build=currency_retrieval,
@@ -294,10 +280,8 @@ SPECS = (
         source="Babel (CLDR names and currency data)",
         gold="the one currency that is legal tender there today",
         weakness="places with the same currency share a document; adjectives give some away",
-        license=LICENSE,
         languages=_CODES,
         domains=("Encyclopaedic", "Financial", "Written"),
         subtypes=("Question answering",),
-        packages=("babel",),
     ),
 )

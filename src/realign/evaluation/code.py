@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from realign.evaluation.messages import LIBRARY_LICENSE, SUMMARY_CHARACTERS, words
 from realign.evaluation.specs import Corpus, TaskSpec, aligned, clip, order_key, sample
@@ -158,75 +158,52 @@ def _plain_form(verb: str) -> str:
     return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
 
 
-_SOURCE = "functions of installed libraries, evaluation side"
+_code_task = partial(
+    TaskSpec,
+    type="Retrieval",
+    smoke_n=8,
+    main_score="ndcg_at_10",
+    source="functions of installed libraries, evaluation side",
+    license=LIBRARY_LICENSE,
+    languages=("eng-Latn", "python-Code"),
+    domains=("Programming", "Written"),
+    subtypes=("Code retrieval",),
+    packages=FUNCTION_PACKAGES,
+)
 
 SPECS = (
-    TaskSpec(
+    _code_task(
         name="DocToCodeRetrieval",
-        type="Retrieval",
         build=doc_to_code,
         n=N,
-        smoke_n=8,
-        main_score="ndcg_at_10",
         description="Find the source of a function from the first sentence of its documentation.",
-        source=_SOURCE,
         gold="the docstring stands in the function",
         weakness="sources are cut to 160 characters; training has pairs of the same form from other functions",
-        license=LIBRARY_LICENSE,
-        languages=("eng-Latn", "python-Code"),
-        domains=("Programming", "Written"),
-        subtypes=("Code retrieval",),
-        packages=FUNCTION_PACKAGES,
     ),
-    TaskSpec(
+    _code_task(
         name="CodeToDocRetrieval",
-        type="Retrieval",
         build=code_to_doc,
         n=N,
-        smoke_n=8,
-        main_score="ndcg_at_10",
         description="Find the sentence that documents a function from its source.",
-        source=_SOURCE,
         gold="the docstring stands in the function",
         weakness="some summaries would fit several functions",
-        license=LIBRARY_LICENSE,
-        languages=("eng-Latn", "python-Code"),
-        domains=("Programming", "Written"),
-        subtypes=("Code retrieval",),
-        packages=FUNCTION_PACKAGES,
     ),
-    TaskSpec(
+    _code_task(
         name="CrossLibraryCodeRetrieval",
-        type="Retrieval",
         build=code_to_code,
         n=30,
-        smoke_n=8,
-        main_score="ndcg_at_10",
         description="Find the same function in another library from its source, both without their names.",
-        source=_SOURCE,
         gold="same name and documentation that agrees, in two libraries; near copies left out",
         weakness="argument names often agree between libraries",
-        license=LIBRARY_LICENSE,
         languages=("python-Code",),
-        domains=("Programming", "Written"),
-        subtypes=("Code retrieval",),
-        packages=FUNCTION_PACKAGES,
     ),
-    TaskSpec(
+    _code_task(
         name="QuestionToSignatureRetrieval",
-        type="Retrieval",
         build=question_to_signature,
         n=N,
-        smoke_n=8,
-        main_score="ndcg_at_10",
         description="Find the name and arguments of the function that answers a how-to question.",
-        source=_SOURCE,
         gold="the question is the function's own first sentence of documentation",
         weakness="questions are made by a pattern; a name can repeat their words",
-        license=LIBRARY_LICENSE,
-        languages=("eng-Latn", "python-Code"),
-        domains=("Programming", "Written"),
         subtypes=("Code retrieval", "Question answering"),
-        packages=FUNCTION_PACKAGES,
     ),
 )

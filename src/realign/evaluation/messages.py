@@ -7,7 +7,7 @@ tasks over translated messages share their texts and one instruction, so a model
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, grouped, order_key, parallel, sample
 from realign.texts import corpus
@@ -152,60 +152,54 @@ def description_reranking(n: int) -> Corpus:
     return Corpus(queries, documents, {q: {q[2:]: 1} for q in queries}, candidates=candidates)
 
 
-_PAIRS = {f"en-{k}": ("eng-Latn", code) for k, code in LANGUAGES.items()}
-_SPHINX = "Sphinx message catalogues, eight languages, evaluation side"
-_LIBRARIES = "docstrings of eight installed libraries, evaluation side"
+_message_task = partial(
+    TaskSpec,
+    n=10,
+    smoke_n=4,
+    source="Sphinx message catalogues, eight languages, evaluation side",
+    license=SPHINX_LICENSE,
+    languages={f"en-{k}": ("eng-Latn", code) for k, code in LANGUAGES.items()},
+    domains=("Programming", "Written"),
+    packages=("sphinx",),
+)
+_library_task = partial(
+    TaskSpec,
+    source="docstrings of eight installed libraries, evaluation side",
+    license=LIBRARY_LICENSE,
+    domains=("Programming", "Written"),
+    packages=tuple(LIBRARIES),
+)
 
 SPECS = (
-    TaskSpec(
+    _message_task(
         name="SphinxBitextMining",
         type="BitextMining",
         build=message_bitext,
-        n=10,
-        smoke_n=4,
         main_score="f1",
         description="Find the translation of an English interface message.",
-        source=_SPHINX,
         gold="the catalogue's translation, by volunteers, entries marked fuzzy left out",
         weakness="one narrow domain; 10 candidates are few; other messages of the domain are in training",
-        license=SPHINX_LICENSE,
-        languages=_PAIRS,
-        domains=("Programming", "Written"),
-        packages=("sphinx",),
     ),
-    TaskSpec(
+    _message_task(
         name="SphinxTranslationPairs",
         type="PairClassification",
         build=message_pairs,
-        n=10,
-        smoke_n=4,
         main_score="max_ap",
         description="Tell a translation from the translation of a similar message.",
-        source=_SPHINX,
         gold="the catalogue's translation; negatives are other messages' translations",
         weakness="same texts as SphinxBitextMining, so the two are not independent",
-        license=SPHINX_LICENSE,
-        languages=_PAIRS,
-        domains=("Programming", "Written"),
-        packages=("sphinx",),
     ),
-    TaskSpec(
+    _message_task(
         name="SphinxCrossLingualRetrieval",
         type="Retrieval",
         build=message_retrieval,
-        n=10,
-        smoke_n=4,
         main_score="ndcg_at_10",
         description="Find the English message of which the query is a translation, among all messages.",
-        source=_SPHINX,
         gold="the catalogue's translation",
         weakness="queries are those of SphinxBitextMining; words that are not translated give some away",
-        license=SPHINX_LICENSE,
         languages=("eng-Latn", *LANGUAGES.values()),
-        domains=("Programming", "Written"),
-        packages=("sphinx",),
     ),
-    TaskSpec(
+    _library_task(
         name="LibraryDocsClustering",
         type="Clustering",
         build=library_clustering,
@@ -213,15 +207,11 @@ SPECS = (
         smoke_n=24,
         main_score="v_measure",
         description="Group one-sentence function descriptions by the library they come from.",
-        source=_LIBRARIES,
         gold="the library; summaries that name it are left out",
         weakness="libraries overlap in topic, so no model can reach 100",
-        license=LIBRARY_LICENSE,
-        domains=("Programming", "Written"),
         subtypes=("Thematic clustering",),
-        packages=tuple(LIBRARIES),
     ),
-    TaskSpec(
+    _library_task(
         name="LibraryDocsReranking",
         type="Reranking",
         build=description_reranking,
@@ -229,11 +219,7 @@ SPECS = (
         smoke_n=8,
         main_score="map_at_1000",
         description="Rank the description that belongs to a one-sentence summary above those of similar functions.",
-        source=_LIBRARIES,
         gold="summary and description stand in one docstring",
         weakness="shared words solve a part; training has pairs of the same form from other functions",
-        license=LIBRARY_LICENSE,
-        domains=("Programming", "Written"),
-        packages=tuple(LIBRARIES),
     ),
 )

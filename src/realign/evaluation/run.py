@@ -34,8 +34,7 @@ class TaskResult:
 
     ``scores``: a row per subset (columns SCORE_COLUMNS; score 0 to 100, NaN with ``error`` filled if
     the task failed). ``items``: a row per query, pair or text where the task scores single items
-    (columns ITEM_COLUMNS; value 0 to 1, or a similarity for pairs); empty otherwise. ``manifest``:
-    instructions, counts of what was read, seconds, versions.
+    (columns ITEM_COLUMNS; value 0 to 1); empty otherwise. ``manifest``: instructions, counts of what was read, seconds, versions.
     """
 
     scores: pd.DataFrame
@@ -197,7 +196,9 @@ def item_scores(task: AbsTask, predictions: Mapping[str, Any]) -> pd.DataFrame:
 
     Retrieval and reranking: the main measure of each query. Bitext: 1 where the nearest text is the
     translation. Classification: share of experiments that are right (exactly right for several
-    labels). Pair classification: cosine of each pair. Other types: none.
+    labels). Pair classification: 1 where the cosine is on the right side of the threshold that mteb chose
+    for its accuracy; the average precision that such a task reports has no share for each pair. Other
+    types: none.
     """
     rows: list[dict[str, Any]] = []
     kind = task.metadata.type
@@ -263,7 +264,13 @@ def _classes(task: Any, subset: str, split: str, found: Any) -> list[Item]:
 
 
 def _pairs(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    return [(str(i), "cosine", float(v)) for i, v in enumerate(found["cosine_scores"])]
+    data = _data(task, subset, split)
+    data = data[0] if len(data) == 1 else data  # old data sets keep all pairs in one row, as mteb allows
+    labels = np.asarray(data[task.label_column_name])
+    cosines = np.asarray(found["cosine_scores"])
+    _, threshold = task._find_best_acc_and_threshold(cosines.tolist(), labels, True)
+    right = (cosines > threshold) == (labels == 1)
+    return [(str(i), "accuracy", float(v)) for i, v in enumerate(right)]
 
 
 _ITEMS: dict[str, Callable[[Any, str, str, Any], list[Item]]] = {

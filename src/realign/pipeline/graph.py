@@ -21,7 +21,7 @@ VERSIONS = {
     "policy": 1,
     "train": 1,
     "training-log": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "read": 1,
     "compare": 3,
     "drift": 3,

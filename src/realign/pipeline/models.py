@@ -319,8 +319,10 @@ class Models:
         place = "model" if step is None else f"step-{step}"
 
         def load() -> tuple[Any, Any]:
-            embedder = self.embedder(self.graph.run(train).path / place, self.profile.hrsa.dtype)
-            return embedder.model, embedder.tokenizer
+            embedder = self.embedder(self.graph.run(train).path / place, "float32")
+            # HRSA casts the whole model, of an embedding model as of a backbone
+            dtype = hardware.resolve(self.profile.device, self.profile.hrsa.dtype).dtype
+            return embedder.model.to(dtype), embedder.tokenizer
 
         identity: dict[str, Any] = {"train": train.request.key, "dtype": self.profile.hrsa.dtype}
         if step is not None:

@@ -84,7 +84,7 @@ class Subjects:
             from realign.embedding import Embedder
 
             compute = hardware.resolve(self.profile.device, self.profile.dtype)
-            loaded, tokenizer = self.models.open(model, recipe.attention, self.profile.dtype)
+            loaded, tokenizer = self.models.open(model, recipe.attention, "float32")
             return Embedder(
                 loaded,
                 tokenizer,
