@@ -41,7 +41,13 @@ study = pipeline.study(
 # %% [markdown]
 # ## How the siblings were made
 #
-# What tuning logged, step by step. Every sibling starts from the same base; problems for training, validation and test are split by the problem's text.
+# Every sibling starts from the same base; problems for training, validation and test are split by the problem's text. SFT learns from worked answers (the answer, then the working), RLVR from whether its own answers are right. Roles besides `reason` and `sft`, where there are any, are controls.
+
+# %%
+tables.show(tables.siblings_table(study))
+
+# %% [markdown]
+# What tuning logged, step by step.
 
 # %% mystnb={"image": {"alt": "Reward, loss, entropy and completion length along tuning for each role"}}
 figures.tuning_curves(study.tuning_logs())

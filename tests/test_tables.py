@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import book_frames
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 
 from realign import stats as realign_stats
 from realign import tables
+from realign.config import Backbone, Family, RLVRSettings, SFTSettings
 from realign.writing import markdown, show
 
 
@@ -204,3 +206,22 @@ def test_tables_of_the_mechanism_hold_the_numbers_they_are_given() -> None:
     assert len(landscape) == 10
     assert set(landscape["sft"]) == {"0.200 [0.150, 0.250]"}
     assert set(landscape["base against itself"]) == {"0.000"}
+
+
+def test_the_table_of_siblings_tells_tuned_here_from_tuned_by_others() -> None:
+    family = Family(
+        name="f",
+        roles={"base": Backbone(source="random:0/llama"), "reason": Backbone(source="hub:some/reasoner")},
+        tuning={"coin": RLVRSettings(reward="random", steps=7, seed=3, style="working")},
+    )
+    models = SimpleNamespace(
+        family=family,
+        followed=["reason", "sft", "coin"],
+        tuning=lambda role: {"sft": SFTSettings(steps=5, batch_size=4), **family.tuning}[role],
+    )
+    table = tables.siblings_table(SimpleNamespace(models=models)).set_index("role")
+    assert table.loc["reason", "method"] == "tuned by others: hub:some/reasoner"
+    assert table.loc["reason", "steps"] == "–"
+    assert table.loc["sft", ["method", "reward", "steps", "problems a step"]].tolist() == ["SFT", "–", 5, 4]
+    assert table.loc["coin", ["reward", "steps", "seed"]].tolist() == ["a coin", 7, 3]
+    assert table.loc["coin", "a completion is"] == "working, then answer"

@@ -188,6 +188,30 @@ def pair_name(pair: tuple[str, str]) -> str:
     return f"{pair[0]} – {pair[1]}"
 
 
+def siblings_table(study: Any) -> pd.DataFrame:
+    """How each followed role was tuned, as the registry or the profile has it: one row a role.
+
+    A sibling that others tuned has a source and nothing more.
+    """
+    family = study.models.family
+    rows = []
+    for role in study.models.followed:
+        if role in family.roles and role not in family.tuning:
+            rows.append({"role": role, "method": f"tuned by others: {family.roles[role].source}"})
+            continue
+        settings = study.models.tuning(role)
+        rlvr = settings.method == "rlvr"
+        reward = {"verifier": "right or wrong", "random": "a coin"}[settings.reward] if rlvr else "–"
+        rows.append(
+            {"role": role, "method": settings.method.upper(), "reward": reward, "steps": settings.steps}
+            | {"problems a step": settings.prompts if rlvr else settings.batch_size}
+            | {"answers a problem": settings.completions if rlvr else 1}
+            | {"a completion is": {"answer": "the answer", "working": "working, then answer"}[settings.style]}
+            | {"seed": settings.seed}
+        )
+    return pd.DataFrame(rows, dtype=object).fillna("–")
+
+
 def policy_table(policy: pd.DataFrame) -> pd.DataFrame:
     """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token."""
     rows = []
