@@ -46,9 +46,8 @@ def layer_heatmaps(
     """
     panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
     rows = ["reference", "paper"] if metric == "cka" else [""]
-    figure, grid = grid_of(
-        len(rows), len(panels), (max(2.2, 8 / len(panels)), 2.7 if len(panels) < 3 else 2.3)
-    )
+    narrow = len(panels) > 2
+    figure, grid = grid_of(len(rows), len(panels), (max(2.2, 8 / len(panels)), 3.0 if narrow else 2.9))
     image = None
     for i, estimator in enumerate(rows):
         for j, (group, pair, report) in enumerate(panels):
@@ -58,7 +57,6 @@ def layer_heatmaps(
             matrix = frame.pivot_table(index="layer_a", columns="layer_b", values="value").to_numpy()
             image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, origin="lower", rasterized=True)
             axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair), estimator])), fontsize=8.5)
-            narrow = len(panels) > 2
             under = [f"layer of {pair[1]}", f"diagonal {_diagonal(report, metric, estimator)}"]
             for ceiling in list((ceilings or {}).get(group, {}).values())[:1]:
                 under.append(f"ceiling {_diagonal(ceiling, metric, estimator)}")
@@ -66,6 +64,9 @@ def layer_heatmaps(
             under.append(f"cells ± {reach.median():.3f} (at most {reach.max():.3f})")
             layer_axis(axes, matrix.shape[1] - 1, "x", "\n".join(under), narrow)
             layer_axis(axes, matrix.shape[0] - 1, "y", f"layer of {pair[0]}" if j == 0 else "", narrow)
+            if narrow:  # the notes below would otherwise leave the maps little room
+                axes.xaxis.label.set_fontsize(7)
+                axes.tick_params(labelsize=7, labelleft=j == 0)
     if image is not None:
         figure.colorbar(image, ax=grid, shrink=0.7, label=tables.METRICS[metric], extend="min")
     return figure
