@@ -34,7 +34,8 @@ class TaskResult:
 
     ``scores``: a row per subset (columns SCORE_COLUMNS; score 0 to 100, NaN with ``error`` filled if
     the task failed). ``items``: a row per query, pair or text where the task scores single items
-    (columns ITEM_COLUMNS; value 0 to 1); empty otherwise. ``manifest``: instructions, counts of what was read, seconds, versions.
+    (columns ITEM_COLUMNS; value 0 to 1); empty otherwise. ``manifest``: instructions, counts of what was
+    read, seconds, versions.
     """
 
     scores: pd.DataFrame
