@@ -207,14 +207,7 @@ def validator(
         style=settings.style,
         seed=settings.seed,
     )
-    found = problem_sets.load(
-        asked.task,
-        asked.task_options,
-        "validation",
-        asked.problems,
-        chat=policy.has_chat_markers(tokenizer),
-        style=asked.style,
-    )
+    found = policy.problems_of(asked, tokenizer, "validation")
 
     def measure() -> dict[str, Any]:
         training = model.training

@@ -92,7 +92,7 @@ def _described(settings: RLVRSettings | SFTSettings) -> tuple[str, str]:
         )
     coin = "a coin that ignores the answer"
     warm = (
-        f"{settings.warm_start} steps of SFT on worked answers ({settings.prompts} a step, the working first), then "
+        f"{settings.warm_start} steps of SFT on worked answers ({settings.prompts} a step: {_ORDER[settings.style]}), then "
         if settings.warm_start
         else ""
     )

@@ -61,6 +61,20 @@ def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
     return problem_sets.CHAT_MARKER in tokenizer.get_vocab()
 
 
+def problems_of(
+    settings: PolicySettings, tokenizer: PreTrainedTokenizerBase, split: problem_sets.Split
+) -> list[problem_sets.Problem]:
+    """Return the problems of a measurement, prompted as the tokenizer allows."""
+    return problem_sets.load(
+        settings.task,
+        settings.task_options,
+        split,
+        settings.problems,
+        chat=has_chat_markers(tokenizer),
+        style=settings.style,
+    )
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -167,14 +181,7 @@ def measure(
     }
     model, tokenizer = backbones.load_lm(backbone, **options)
     base = backbones.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
-    found = problem_sets.load(
-        settings.task,
-        settings.task_options,
-        split,
-        settings.problems,
-        chat=has_chat_markers(tokenizer),
-        style=settings.style,
-    )
+    found = problems_of(settings, tokenizer, split)
     return measure_model(model, tokenizer, found, settings, base=base)
 
 
