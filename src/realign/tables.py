@@ -196,7 +196,7 @@ def siblings_table(study: Any) -> pd.DataFrame:
     family = study.models.family
     rows = []
     for role in study.models.followed:
-        if role in family.roles and role not in family.tuning:
+        if study.models.tuned_by_others(role):
             rows.append({"role": role, "method": f"tuned by others: {family.roles[role].source}"})
             continue
         settings = study.models.tuning(role)

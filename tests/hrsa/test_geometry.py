@@ -1,5 +1,9 @@
 """CKA against the textbook forms in numpy float64, and against theory."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -177,3 +181,34 @@ def test_text_bootstrap_interval_of_debiased_cka_covers_the_truth():
         low, high = interval(found.debiased, influence, weights)
         hits += low <= truth <= high
     assert 0.92 <= hits / trials <= 0.98
+
+
+GRIDS_MEMORY = """
+import re
+from pathlib import Path
+import numpy as np
+from realign.hrsa import grids
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
+
+rng = np.random.default_rng(0)
+small = rng.normal(size=(2, 64, 8)).astype(np.float32)
+for run in (grids.cka_grids, grids.correlation_grid_by_part):
+    run(small, small, parts=np.arange(64) % 4)
+x, y = (rng.standard_normal((24, 4096, 256), dtype=np.float32) for _ in range(2))
+before = peak()
+for run in (grids.cka_grids, grids.correlation_grid_by_part):
+    run(x, y, parts=np.arange(4096) % 8)
+print(peak() - before, (x.nbytes + y.nbytes) / 2**20)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's account of peak memory")
+def test_grids_of_all_layers_hold_no_second_copy_of_the_states():
+    done = subprocess.run(
+        [sys.executable, "-c", GRIDS_MEMORY], capture_output=True, text=True, check=True, timeout=300
+    )
+    grown, states = map(float, done.stdout.split())
+    assert states == 192
+    assert grown < 0.75 * states

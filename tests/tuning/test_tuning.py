@@ -138,6 +138,17 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(
     assert not (cut / "state").exists()
 
 
+def test_a_table_that_an_older_version_began_gains_the_new_columns(tmp_path: Path) -> None:
+    recorder = adapters.Recorder(tmp_path, TINY, RLVR, {})
+    pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]}).to_csv(tmp_path / "log.csv", index=False)
+    for step in (3, 4):
+        recorder._append("log.csv", {"step": step, "kl": 0.1, "loss": 0.125})
+    found = pd.read_csv(tmp_path / "log.csv")
+    assert found["step"].tolist() == [1, 2, 3, 4]
+    assert found["loss"].tolist() == [0.5, 0.25, 0.125, 0.125]
+    assert found["kl"].isna().tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("method", ["rlvr", "sft"])
 def test_nothing_in_an_adapter_names_a_place_on_this_machine(made: dict[str, Any], method: str) -> None:
     for folder in made[method][0].values():

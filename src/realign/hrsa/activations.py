@@ -148,12 +148,16 @@ def _forward(
             ids[row, : len(encoded.ids[i])] = torch.tensor(encoded.ids[i])
             mask[row, : len(encoded.ids[i])] = True
         ids, mask = ids.to(device), mask.to(device)
-        with torch.inference_mode():
-            states = body(
-                input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False
-            ).hidden_states
-        chosen = states if layers is None else tuple(states[layer] for layer in layers)
-        yield Batch(np.asarray(index), ids, mask, tuple(chosen))
+        # Nothing here holds the states: the caller drops a batch, then the next one is read.
+        yield Batch(np.asarray(index), ids, mask, _hidden(body, ids, mask, layers))
+
+
+def _hidden(body: Any, ids: Tensor, mask: Tensor, layers: Sequence[int] | None) -> tuple[Tensor, ...]:
+    with torch.inference_mode():
+        states = body(
+            input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False
+        ).hidden_states
+    return tuple(states if layers is None else (states[layer] for layer in layers))
 
 
 @dataclass
@@ -305,6 +309,7 @@ def collect(
             flat = values.reshape(-1, values.shape[-1])
             states[layer, rows] = flat[take].float().cpu().numpy()
             pooled[layer, batch.texts] = (weights @ values.float())[:, 0].cpu().numpy()
+        del batch, values, flat  # before the next one is read
     total = sum(map(len, encoded.ids))
     config = getattr(model, "config", None)
     meta = {

@@ -80,14 +80,24 @@ def as_groups(groups: Sequence[Any] | Array | None, n: int) -> np.ndarray:
     return order[inverse]
 
 
+def column_sums(x: Tensor) -> Tensor:
+    """Sum of each column, accumulated in float64, a few rows at a time: torch would copy all of them."""
+    return torch.stack([part.sum(0, dtype=torch.float64) for part in x.split(1024)]).sum(0)
+
+
+def column_means(x: Tensor) -> Tensor:
+    """Mean of each column in the dtype of ``x``, accumulated in float64."""
+    return (column_sums(x) / len(x)).to(x.dtype)
+
+
 def center(x: Tensor) -> Tensor:
     """Return ``x`` minus its column means, the means accumulated in float64."""
-    return x - x.mean(dim=0, dtype=torch.float64).to(x.dtype)
+    return x - column_means(x)
 
 
 def row_squares(x: Tensor) -> Tensor:
     """Squared norm of each row, float64."""
-    return (x * x).sum(1, dtype=torch.float64)
+    return torch.cat([(part * part).sum(1, dtype=torch.float64) for part in x.split(1024)])
 
 
 def constant_columns(centred: Tensor, raw: Tensor) -> Tensor:

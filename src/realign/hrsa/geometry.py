@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import as_matrix, as_pair, center, full_precision, numpy, row_squares
+from realign.hrsa.arrays import as_matrix, as_pair, center, column_sums, full_precision, numpy, row_squares
 from realign.hrsa.grids import Estimator, cka_grid, hsic, varying
 
 
@@ -64,7 +64,12 @@ def cka_with_influence(x: Any, y: Any) -> CKAResult:
         else:
             cross = xc.T @ yc
             rows = [
-                ((p @ matrix) * q).sum(1, dtype=torch.float64)
+                torch.cat(
+                    [
+                        ((a @ matrix) * b).sum(1, dtype=torch.float64)
+                        for a, b in zip(p.split(1024), q.split(1024), strict=True)
+                    ]
+                )
                 for p, matrix, q in ((xc, cross, yc), (xc, xc.T @ xc, xc), (yc, yc.T @ yc, yc))
             ]
         k, l_ = row_squares(xc), row_squares(yc)
@@ -88,7 +93,7 @@ def cka_with_influence(x: Any, y: Any) -> CKAResult:
 def standardise(x: Any) -> Tensor:
     """Centre each dimension and divide it by its standard deviation; constant dimensions become 0."""
     values = center(as_matrix(x, "X"))
-    scale = torch.sqrt((values * values).mean(0, dtype=torch.float64)).to(values.dtype)
+    scale = torch.sqrt(column_sums(values * values) / len(values)).to(values.dtype)
     return values / torch.where(scale > 0, scale, torch.inf)
 
 

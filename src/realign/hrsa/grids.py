@@ -25,10 +25,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from realign.hrsa.arrays import as_layers, center, constant_columns, full_precision, numpy, row_squares
+from realign.hrsa.arrays import (
+    as_layers,
+    center,
+    column_means,
+    column_sums,
+    constant_columns,
+    full_precision,
+    numpy,
+    row_squares,
+)
 
 Estimator = Literal["biased", "debiased"]
 Method = Literal["auto", "gram", "feature", "minibatch"]
+
+HELD = 2  # tiles of rows that are held centred while all tiles of columns pass by
 
 
 def cka_grid(
@@ -105,28 +116,38 @@ def _exact(
     parts: NDArray[np.int64] | None,
     wanted: tuple[str, ...],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    n, same = left[0].shape[0], right is left
-    order, bounds = _in_parts(parts, n)
-    left = [varying(center(x[order]), f"xs[{i}]") for i, x in enumerate(left)]
-    right = left if same else [varying(center(y[order]), f"ys[{i}]") for i, y in enumerate(right)]
+    order, bounds = _in_parts(parts, left[0].shape[0], left[0].device)
     if method == "auto":
         method = _cheaper(left, right)
     if method not in ("gram", "feature"):
         raise ValueError(f"method '{method}' is unknown; choose auto, gram, feature or minibatch")
+    sides = [_moments(left, "xs", order)]
+    sides.append(sides[0] if right is left else _moments(right, "ys", order))
+    squares = [side[1] for side in sides]
     if method == "gram" or parts is not None:
-        products = _gram_products(left, right, bounds, block)
+        products = _gram_products(left, right, [side[0] for side in sides], order, bounds, block)
     else:
         products = _feature_products(left, right)
-    squares = [torch.stack([row_squares(x) for x in side]) for side in (left, right)]
     return {name: _ratio(products, squares, bounds, name) for name in wanted}
 
 
-def _in_parts(parts: NDArray[np.int64] | None, n: int) -> tuple[Any, list[slice]]:
+def _moments(layers: list[Tensor], name: str, order: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Column means of each layer, and (L, n) float64 squared norms of its centred rows, in ``order``."""
+    # Made before the loop: small results between large temporaries keep an allocator from using those again.
+    means = [torch.empty(x.shape[1], dtype=x.dtype, device=x.device) for x in layers]
+    squares = torch.empty(len(layers), len(order), dtype=torch.float64, device=order.device)
+    for i, (x, mean) in enumerate(zip(layers, means, strict=True)):
+        mean.copy_(column_means(x))
+        torch.index_select(row_squares(varying(x - mean, f"{name}[{i}]")), 0, order, out=squares[i])
+    return means, squares
+
+
+def _in_parts(parts: NDArray[np.int64] | None, n: int, device: torch.device) -> tuple[Tensor, list[slice]]:
     """An order of the rows that puts parts together, and where each part then lies."""
     if parts is None:
-        return slice(None), [slice(0, n)]
+        return torch.arange(n, device=device), [slice(0, n)]
     ends = np.cumsum(np.bincount(parts)).tolist()
-    order = torch.from_numpy(np.argsort(parts, kind="stable"))
+    order = torch.from_numpy(np.argsort(parts, kind="stable")).to(device)
     return order, [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
 
 
@@ -147,6 +168,9 @@ def _cheaper(left: list[Tensor], right: list[Tensor]) -> str:
 
 
 def _feature_products(left: list[Tensor], right: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    same, left = right is left, [center(x) for x in left]
+    right = left if same else [center(y) for y in right]
+
     def square(a: Tensor, b: Tensor) -> Tensor:
         return ((a.T @ b) ** 2).sum(dtype=torch.float64)
 
@@ -156,32 +180,49 @@ def _feature_products(left: list[Tensor], right: list[Tensor]) -> tuple[Tensor, 
 
 
 def _gram_products(
-    left: list[Tensor], right: list[Tensor], bounds: list[slice], block: int
+    left: list[Tensor],
+    right: list[Tensor],
+    means: list[list[Tensor]],
+    order: Tensor,
+    bounds: list[slice],
+    block: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """<K_i, L_j> for all pairs, by part of the rows, from tiles of the upper half of the Gram matrices.
 
     One (L, t) x (t, M) product serves all pairs of a tile, so each Gram matrix is made once instead
-    of once a pair. A tile right of the diagonal stands for its mirror image as well.
+    of once a pair. A tile right of the diagonal stands for its mirror image as well. Rows are centred as they
+    are read: a few tiles of all layers are held, never a second copy of the states.
     """
-    layers = left if right is left else [*left, *right]
+    same = right is left
+    layers = list(zip(left, means[0], strict=True)) + (
+        [] if same else list(zip(right, means[1], strict=True))
+    )
     a, device = len(left), left[0].device
     cross = torch.zeros(len(bounds), a, len(right), dtype=torch.float64, device=device)
     own = torch.zeros(len(bounds), len(layers), dtype=torch.float64, device=device)
     buffer = torch.empty(len(layers) * block**2, dtype=left[0].dtype, device=device)
     spans = [(p, part) for p, whole in enumerate(bounds) for part in blocks(whole, block)]
-    for i, (p, rows) in enumerate(spans):
-        for j, (q, columns) in enumerate(spans[i:], start=i):
-            size, width = rows.stop - rows.start, columns.stop - columns.start
-            grams = buffer[: len(layers) * size * width].view(len(layers), size, width)
-            for gram, x in zip(grams, layers, strict=True):
-                torch.mm(x[rows], x[columns].T, out=gram)
-            flat = grams.view(len(layers), -1)
-            product = (flat[:a] @ (flat if right is left else flat[a:]).T).double()
-            norms = product.diagonal() if right is left else torch.stack([g.dot(g) for g in flat]).double()
-            for part in (p,) if i == j else (p, q):
-                cross[part] += product
-                own[part] += norms
-    return cross, own[:, :a], own if right is left else own[:, a:]
+
+    def centred(rows: slice) -> list[Tensor]:
+        return [x.index_select(0, order[rows]).sub_(mean) for x, mean in layers]
+
+    for first in range(0, len(spans), HELD):
+        held = [(i, *spans[i], centred(spans[i][1])) for i in range(first, min(first + HELD, len(spans)))]
+        for j in range(first, len(spans)):
+            q, columns = spans[j]
+            others = held[j - first][3] if j < first + HELD else centred(columns)
+            for i, p, rows, tiles in held[: j - first + 1]:
+                size, width = rows.stop - rows.start, columns.stop - columns.start
+                grams = buffer[: len(layers) * size * width].view(len(layers), size, width)
+                for gram, x, y in zip(grams, tiles, others, strict=True):
+                    torch.mm(x, y.T, out=gram)
+                flat = grams.view(len(layers), -1)
+                product = (flat[:a] @ (flat if same else flat[a:]).T).double()
+                norms = product.diagonal() if same else torch.stack([g.dot(g) for g in flat]).double()
+                for part in (p,) if i == j else (p, q):
+                    cross[part] += product
+                    own[part] += norms
+    return cross, own[:, :a], own if same else own[:, a:]
 
 
 def blocks(rows: slice, size: int) -> Iterator[slice]:
@@ -272,23 +313,22 @@ def correlation_grid_by_part(
     n, width = left[0].shape
     if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
         raise ValueError("all layers of both models need the same rows and dimensions")
-    order, bounds = _in_parts(parts, n)
-    moments = [[_standardiser(layer) for layer in side] for side in (left, right)]
-    valid = [torch.stack([scale > 0 for _, scale in side]).double() for side in moments]
     device = left[0].device
+    order, bounds = _in_parts(parts, n, device)
+    moments = [_standardisers(side) for side in (left, right)]
+    valid = [(scales > 0).double() for _, scales in moments]
     sums = torch.zeros(width, len(left), len(right), dtype=torch.float64, device=device)
     cross = torch.zeros(len(bounds), len(left), len(right), dtype=torch.float64, device=device)
     squares = [
         torch.zeros(len(bounds), len(s), width, dtype=torch.float64, device=device) for s in (left, right)
     ]
-    rows_in_order = torch.arange(n)[order]
     with full_precision():
         for p, whole in enumerate(bounds):
             for span in blocks(whole, block):
-                rows = rows_in_order[span].to(device)
+                rows = order[span]
                 # (d, layers, rows): one small product a dimension
                 z = [
-                    torch.stack([(x[rows] - m).mul_(s).T for x, (m, s) in zip(side, mom, strict=True)], dim=1)
+                    torch.stack([(x[rows] - m).mul_(s).T for x, m, s in zip(side, *mom, strict=True)], dim=1)
                     for side, mom in zip((left, right), moments, strict=True)
                 ]
                 product = torch.bmm(z[0], z[1].transpose(1, 2))
@@ -301,10 +341,14 @@ def correlation_grid_by_part(
     return numpy(sums.sum(0) / counts), numpy((cross - share / 2) / counts)
 
 
-def _standardiser(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / (norm of the centred dimension), 0 for constant dimensions."""
-    mean = layer.mean(0, dtype=torch.float64).to(layer.dtype)
-    centred = layer - mean
-    norm = torch.sqrt((centred * centred).sum(0, dtype=torch.float64))
-    scale = torch.where(constant_columns(centred, layer), 0.0, 1 / norm.clamp_min(1e-300))
-    return mean, scale.to(layer.dtype)
+def _standardisers(layers: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(L, d) means and 1 / (norm of the centred dimension), 0 for constant dimensions."""
+    # Made before the loop, as in _moments.
+    means = layers[0].new_empty(len(layers), layers[0].shape[1])
+    scales = torch.empty_like(means)
+    for layer, mean, scale in zip(layers, means, scales, strict=True):
+        mean.copy_(column_means(layer))
+        centred = layer - mean
+        norm = torch.sqrt(column_sums(centred * centred))
+        scale.copy_(torch.where(constant_columns(centred, layer), 0.0, 1 / norm.clamp_min(1e-300)))
+    return means, scales

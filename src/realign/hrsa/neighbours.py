@@ -15,9 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import Array, as_groups, as_matrix, as_pair, center, full_precision, numpy
+from realign.hrsa.arrays import (
+    Array,
+    as_groups,
+    as_matrix,
+    as_pair,
+    center,
+    full_precision,
+    numpy,
+    row_squares,
+)
 
 Metric = Literal["cosine", "euclidean"]
+
+BLOCK = 4096
+"""Side of a tile of similarities."""
+
+STRIP = 512
+"""Rows that are worked on at a time where that takes further copies."""
 
 RUN = 8
 """Columns of a tile whose largest similarity is looked at first."""
@@ -29,7 +44,7 @@ def nearest(
     *,
     metric: Metric = "cosine",
     groups: Sequence[Any] | Array | None = None,
-    block: int = 4096,
+    block: int = BLOCK,
 ) -> np.ndarray:
     """Exact nearest neighbours among the rows of ``x`` (n, d): (n, k) int64, nearest first.
 
@@ -46,7 +61,13 @@ def nearest(
 
 
 def _lists(
-    x: Tensor, k: int, metric: str, groupings: list[np.ndarray], block: int, name: str = "X"
+    x: Tensor,
+    k: int,
+    metric: str,
+    groupings: list[np.ndarray],
+    block: int,
+    name: str = "X",
+    buffer: Tensor | None = None,
 ) -> list[Tensor]:
     """Neighbour lists under several groupings from one pass over the similarities."""
     n = x.shape[0]
@@ -64,18 +85,28 @@ def _lists(
     with full_precision():
         unique, inverse = _unique_rows(keys)
         if unique is None or inverse is None:
-            return _by_tiles(keys, offset, k, groups, block)
+            return _by_tiles(
+                keys, offset, k, groups, block, tile_buffer(keys, block) if buffer is None else buffer
+            )
         return _with_copies(keys, offset, k, groups, block, unique, inverse)
 
 
+def tile_buffer(x: Tensor, block: int = BLOCK) -> Tensor:
+    """Room for one tile of similarities of the rows of ``x``.
+
+    Made once for all layers: freed and made again between small results that stay, it would leave a hole of its
+    size each time.
+    """
+    return torch.empty(min(block, len(x)) ** 2, dtype=x.dtype, device=x.device)
+
+
 def _by_tiles(
-    keys: Tensor, offset: Tensor | None, k: int, groups: list[Tensor | None], tile: int
+    keys: Tensor, offset: Tensor | None, k: int, groups: list[Tensor | None], tile: int, buffer: Tensor
 ) -> list[Tensor]:
     """Top k from square tiles of the similarities: a tile serves its rows and, mirrored, its columns."""
     n = len(keys)
     spans = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
     best: list[list[list[tuple[Tensor, Tensor]]]] = [[[] for _ in spans] for _ in groups]
-    buffer = torch.empty(min(tile, n) ** 2, dtype=keys.dtype, device=keys.device)
     for i, rows in enumerate(spans):
         for j, columns in enumerate(spans[i:], start=i):
             shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -112,10 +143,10 @@ def _of_tile(similarity: Tensor, k: int, start: int) -> tuple[Tensor, Tensor]:
     return similarity.gather(1, top), top + start
 
 
-def _self_product(x: Tensor, out: Tensor, strip: int = 512) -> None:
+def _self_product(x: Tensor, out: Tensor) -> None:
     """Write x x' to ``out``, the half below the diagonal mirrored."""
-    for start in range(0, len(x), strip):
-        stop = start + strip
+    for start in range(0, len(x), STRIP):
+        stop = start + STRIP
         torch.mm(x[start:stop], x[start:].T, out=out[start:stop, start:])
         out[stop:, start:stop] = out[start:stop, stop:].T
 
@@ -132,8 +163,8 @@ def _with_copies(
     """Top k where rows occur more than once: each set of copies is multiplied once, so copies tie exactly."""
     n, columns = len(keys), keys[unique]
     out = [torch.empty(n, k, dtype=torch.int64, device=keys.device) for _ in groups]
-    for start in range(0, n, block):
-        rows = slice(start, min(start + block, n))
+    for start in range(0, n, min(block, STRIP)):
+        rows = slice(start, min(start + block, start + STRIP, n))
         similarity = keys[rows] @ columns.T
         if offset is not None:
             similarity.sub_(offset[unique])
@@ -149,11 +180,14 @@ def _with_copies(
 def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
     """Vectors whose inner product (minus an offset a column) orders neighbours."""
     if metric == "cosine":
-        norm = torch.sqrt((x * x).sum(1, dtype=torch.float64))
+        norm = torch.sqrt(row_squares(x))
         if bool((norm == 0).any()):
             row = int(torch.nonzero(norm == 0)[0])
             raise ValueError(f"row {row} of {name} is zero; cosine neighbours are not defined")
-        return (x / norm[:, None]).to(x.dtype), None
+        keys = torch.empty_like(x)  # a few rows at a time: divided in float64
+        for part, rows, norms in zip(keys.split(STRIP), x.split(STRIP), norm.split(STRIP), strict=True):
+            part.copy_(rows / norms[:, None])
+        return keys, None
     if metric == "euclidean":
         keys = center(x)
         return keys, ((keys * keys).sum(1, dtype=torch.float64) / 2).to(x.dtype)
@@ -168,7 +202,7 @@ def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
     bits = keys.contiguous().view(torch.int32)
     generator = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(keys.device) * 2 + 1
-    hashes = torch.cat([(part.long() * odd).sum(1) for part in bits.split(4096)])  # wraps around
+    hashes = torch.cat([(part.long() * odd).sum(1) for part in bits.split(STRIP)])  # wraps around
     values, inverse = torch.unique(hashes, return_inverse=True)
     if len(values) == len(keys):
         return None, None
@@ -205,7 +239,8 @@ def _top(similarity: Tensor, k: int) -> Tensor:
     indices = indices[:, :k]
     if bool(tied.any()):
         indices = indices.clone()
-        indices[tied] = _top_stable(similarity[tied], k)
+        for rows in torch.nonzero(tied)[:, 0].split(STRIP):  # takes 64-bit copies of what it sorts
+            indices[rows] = _top_stable(similarity[rows], k)
     return indices
 
 
@@ -288,7 +323,7 @@ def knn_overlap(
     k: Sequence[int] | int = (5, 10, 50),
     metric: Metric = "cosine",
     groups: Sequence[Any] | Array | None = None,
-    block: int = 4096,
+    block: int = BLOCK,
 ) -> KNNOverlap:
     """Agreement of nearest neighbours between two representations of the same rows.
 
@@ -308,14 +343,23 @@ def knn_overlap(
 
 
 def overlaps(
-    x: Tensor, y: Tensor, k: Sequence[int] | int, metric: str, groupings: list[np.ndarray], block: int = 4096
+    x: Tensor,
+    y: Tensor,
+    k: Sequence[int] | int,
+    metric: str,
+    groupings: list[np.ndarray],
+    block: int = BLOCK,
+    buffer: Tensor | None = None,
 ) -> list[KNNOverlap]:
-    """:func:`knn_overlap` under several groupings, each coarser than the one before, in one pass."""
+    """:func:`knn_overlap` under several groupings, each coarser than the one before, in one pass.
+
+    ``buffer`` is a :func:`tile_buffer` of these rows, for callers that compare many layers.
+    """
     ks = (k,) if isinstance(k, int) else tuple(k)
     if not ks:
         raise ValueError("k is empty; give at least one neighbourhood size")
-    first = _lists(x, max(ks), metric, groupings, block, "X")
-    second = _lists(y, max(ks), metric, groupings, block, "Y")
+    first = _lists(x, max(ks), metric, groupings, block, "X", buffer)
+    second = _lists(y, max(ks), metric, groupings, block, "Y", buffer)
     return [_agreement(a, b, ks, numbers) for a, b, numbers in zip(first, second, groupings, strict=True)]
 
 

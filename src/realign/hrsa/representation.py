@@ -18,6 +18,7 @@ from realign.hrsa.arrays import (
     as_matrix,
     as_pair,
     center,
+    column_sums,
     constant_columns,
     full_precision,
     numpy,
@@ -139,7 +140,7 @@ def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
     left, right = as_pair(x, y, same_width=True)
     if not fast:
         left, right = left.double(), right.double()
-    source_mean, target_mean = left.mean(0, dtype=torch.float64), right.mean(0, dtype=torch.float64)
+    source_mean, target_mean = (column_sums(side) / len(side) for side in (left, right))
     with full_precision():
         cross = (left - source_mean.to(left.dtype)).T @ (right - target_mean.to(right.dtype))
     largest = cross.abs().max()

@@ -160,6 +160,10 @@ class Models:
         known = {*self.family.roles, *self.family.tuning, "reason", "sft"}
         raise unknown(f"role of family {self.family.name}", role, known)
 
+    def tuned_by_others(self, role: str) -> bool:
+        """Whether the registry has this sibling and not how it was tuned."""
+        return role in self.family.roles and role not in self.family.tuning
+
     def tune_node(self, role: str) -> Node:
         """Tuning of a sibling from the base, for families whose registry entry has none."""
         settings = self.tuning(role)
@@ -199,13 +203,13 @@ class Models:
         """Every checkpoint and final model of every followed role, by (role, tuning step)."""
         found: dict[tuple[str, int], Model] = {}
         for role in self.followed:
-            known = role in self.family.roles
-            if known and role not in self.family.tuning:  # tuned elsewhere: steps are what the registry says
-                last, steps = None, [*self.family.checkpoints.get(role, {})]
+            registered = self.family.checkpoints.get(role, {})
+            if self.tuned_by_others(role):  # steps are what the registry says
+                last, steps = None, [*registered]
             else:
                 settings = self.tuning(role)
                 last = settings.steps
-                steps = [*(self.family.checkpoints.get(role, {}) if known else settings.save_steps)]
+                steps = [*(registered if role in self.family.roles else settings.save_steps)]
             for step in sorted(s for s in steps if last is None or s < last):
                 found[role, step] = self.model(role, step)
             if last is not None:

@@ -290,8 +290,12 @@ class Recorder(TrainerCallback):
             self._append("validation.csv", {"step": step, **self.validate()})
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        file = self.out / name
-        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.is_file(), index=False)
+        file, added = self.out / name, pd.DataFrame([row])
+        if file.is_file() and list(pd.read_csv(file, nrows=0)) != list(row):
+            # A run that another version of this code began: its table gains the columns of this one.
+            pd.concat([pd.read_csv(file), added]).to_csv(file, index=False)
+        else:
+            added.to_csv(file, mode="a", header=not file.is_file(), index=False)
 
     def close(self) -> None:
         """Close the bar."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from realign.hrsa import calibration as cal
 from realign.hrsa import geometry as geo
 from realign.hrsa.arrays import as_groups, center
-from realign.hrsa.neighbours import KNNOverlap, knn_overlap, overlaps
+from realign.hrsa.neighbours import KNNOverlap, knn_overlap, overlaps, tile_buffer
 from realign.hrsa.work import Work
 
 
@@ -44,9 +44,10 @@ def knn(work: Work, labels: Sequence[Any] | None) -> None:
     if not ks:
         raise ValueError(f"k={work.options.k}: {len(rows)} tokens leave only {candidates} candidates a token")
     frames, influences = [], np.empty((len(ks), len(work.picked), texts))
+    buffer = tile_buffer(work.pair(0, rows)[0])
     for i, layer in enumerate(work.picked):
         x, y = work.pair(layer, rows)
-        both = overlaps(x, y, ks, "cosine", [np.arange(len(rows)), groups])
+        both = overlaps(x, y, ks, "cosine", [np.arange(len(rows)), groups], buffer=buffer)
         for estimator, found in zip(("paper", "reference"), both, strict=True):
             per_row = found.jaccard_rows if estimator == "paper" else found.corrected_rows
             influence = cal.mean_influence(per_row, groups, texts)
