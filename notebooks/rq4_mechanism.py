@@ -41,7 +41,7 @@ study = pipeline.study(
 # %% [markdown]
 # ## How the siblings were made
 #
-# Every sibling starts from the same base; problems for training, validation and test are split by the problem's text. SFT learns from worked answers (the answer, then the working), RLVR from whether its own answers are right. Roles besides `reason` and `sft`, where there are any, are controls.
+# Every sibling starts from the same base; problems for training, validation and test are split by the problem's text. SFT learns from worked answers (the answer, then the working), RLVR from whether its own answers are right. Roles besides `reason` and `sft`, where there are any, are controls: RLVR once more with another seed (`reason-seed1`), with a reward that a coin decides whatever was answered (`random-reward`), and with completions that hold the working and then the answer (`reason-cot`, after a few steps of SFT without which no completion earned a reward).
 
 # %%
 tables.show(tables.siblings_table(study))
@@ -53,7 +53,7 @@ tables.show(tables.siblings_table(study))
 figures.tuning_curves(study.tuning_logs())
 
 # %% [markdown]
-# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers.
+# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers. Step 0 is the base; `reason-cot` has a step 0 of its own, the base asked for the working before the answer.
 
 # %%
 policy = study.policy()
@@ -75,7 +75,7 @@ figures.behaviour_and_drift(policy, drift)
 figures.drift_per_behaviour(policy, drift)
 
 # %% [markdown]
-# The same, matched: every role at the step nearest to the end of RLVR, and at its checkpoint whose accuracy is nearest to that of the RLVR model.
+# The same, matched in three ways: every role at its end; at the checkpoint nearest to the last step that all of them reach; and at the checkpoint whose accuracy is nearest to that of the RLVR model.
 
 # %%
 tables.show(tables.matched_table(policy, drift))
@@ -86,7 +86,7 @@ tables.show(tables.drift_table(drift))
 # %% [markdown]
 # ## 2. Weights
 #
-# The update of every linear layer of the final models: a line is the median over the matrices of a layer, the band their middle half. Effective rank is the exponential of the entropy of the singular values; a LoRA cannot exceed its rank. Directions are the four leading left singular vectors, the ones that write into the residual stream or a head; their overlap with the sixteen leading ones of the base's weight, and between two updates, is shown relative to random directions (1). Right singular vectors are left out: two LoRAs of one seed start from the same random input matrix, so theirs agree whatever was learnt.
+# The update of every linear layer of the final models: a line is the median over the matrices of a layer, the band their middle half. Effective rank is the exponential of the entropy of the singular values; a LoRA cannot exceed its rank. Directions are the four leading left singular vectors, the ones that write into the residual stream or a head; their overlap with the sixteen leading ones of the base's weight, and with those of the first role's update (dashed, in the other role's colour), is shown relative to random directions (1). Right singular vectors are left out: two LoRAs of one seed start from the same random input matrix, so theirs agree whatever was learnt.
 
 # %% mystnb={"image": {"alt": "Size, effective rank, share of moved entries and direction overlap of weight updates by layer"}}
 updates = study.updates()

@@ -90,6 +90,16 @@ def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
             assert place[need.request.key] < place[node.request.key]
 
 
+def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_its_step_0():
+    nodes = pipeline.study("laptop").behaviour.nodes()
+    assert [role for role, step in nodes if step == 0] == ["base", "reason-cot"]
+    asked = {place: nodes[place].request.config["policy"] for place in nodes}
+    assert asked["base", 0]["style"] == asked["reason", 200]["style"] == "answer"
+    assert asked["reason-cot", 0] == asked["reason-cot", 60]
+    assert asked["reason-cot", 0]["style"] == "working"
+    assert nodes["reason-cot", 0].request.inputs["backbone"] == nodes["base", 0].request.inputs["backbone"]
+
+
 @pytest.mark.slow
 def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_path):
     study = pipeline.study("smoke")

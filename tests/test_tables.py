@@ -176,11 +176,12 @@ def test_markdown_table_survives_pipes_and_shown_frames_have_no_row_numbers() ->
     assert "NaN" not in html
 
 
-def test_matched_table_takes_the_checkpoint_of_nearest_accuracy_and_of_nearest_step() -> None:
+def test_matched_table_compares_at_the_end_at_a_step_that_all_reach_and_at_equal_accuracy() -> None:
     policy = pd.DataFrame(
         {"role": role, "step": step, "accuracy_greedy": accuracy, "kl": 0.5}
         for role, step, accuracy in [
             ("base", 0, 0.1), ("reason", 10, 0.3), ("reason", 50, 0.6), ("sft", 8, 0.55), ("sft", 48, 0.9),
+            ("coin", 9, 0.2),
         ]
     )  # fmt: skip
     drift = pd.DataFrame(
@@ -190,11 +191,17 @@ def test_matched_table_takes_the_checkpoint_of_nearest_accuracy_and_of_nearest_s
     table = tables.matched_table(policy, drift)
     found = {(r["matched on"], r["role"]): r["step"] for _, r in table.iterrows()}
     assert found == {
-        ("steps", "reason"): 50,
-        ("steps", "sft"): 48,
+        ("the end", "reason"): 50,
+        ("the end", "sft"): 48,
+        ("the end", "coin"): 9,
+        ("steps", "reason"): 10,
+        ("steps", "sft"): 8,
+        ("steps", "coin"): 9,
         ("accuracy", "reason"): 50,
         ("accuracy", "sft"): 8,
+        ("accuracy", "coin"): 9,
     }
+    assert list(dict.fromkeys(table["matched on"])) == ["the end", "steps", "accuracy"]
     assert set(table["(1 − CKA) / KL"]) == {"0.2000"}
 
 

@@ -213,7 +213,10 @@ def siblings_table(study: Any) -> pd.DataFrame:
 
 
 def policy_table(policy: pd.DataFrame) -> pd.DataFrame:
-    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token."""
+    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token.
+
+    Step 0 is the base; a sibling tuned in another style has a step 0 of its own, the base asked in that style.
+    """
     rows = []
     for _, row in policy.sort_values(["role", "step"]).iterrows():
         rows.append(
@@ -235,18 +238,20 @@ def drift_table(drift: pd.DataFrame) -> pd.DataFrame:
 
 
 def matched_table(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> pd.DataFrame:
-    """Each role where its greedy accuracy is nearest to that of ``role`` at its end, and at the nearest step.
+    """Each role at its end, near the last step that all reach, and where it is as accurate as ``role`` at its end.
 
     So that representations are compared at equal behaviour as well as at equal tuning. A row a role and
-    way of matching: step, accuracy, KL, the headline similarities, and 1 - CKA per nat of KL.
+    way of matching: step, greedy accuracy, KL, the headline similarities, and 1 - CKA per nat of KL.
     """
     mine = policy[policy["role"] == role]
     if mine.empty or drift.empty:
         return pd.DataFrame()
     end = mine.loc[mine["step"].idxmax()]
+    tuned = policy[policy["step"] > 0].groupby("role", sort=False)
+    common = tuned["step"].max().min()
     rows = []
-    for other, path in policy[policy["role"] != "base"].groupby("role", sort=False):
-        ways = {"steps": (path["step"] - end["step"]).abs()}
+    for other, path in tuned:
+        ways = {"the end": -path["step"], "steps": (path["step"] - common).abs()}
         ways["accuracy"] = (path["accuracy_greedy"] - end["accuracy_greedy"]).abs()
         for way, gap in ways.items():
             at = path.loc[gap.idxmin()]
@@ -258,7 +263,10 @@ def matched_table(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason
                 | {metric_title(m): between(*there.loc[m, ["value", "low", "high"]]) for m in headline(drift)}
                 | {"(1 − CKA) / KL": number(moved, 4)}
             )
-    return pd.DataFrame(rows).sort_values("matched on", kind="stable", ignore_index=True)
+    order = ["the end", "steps", "accuracy"]
+    return pd.DataFrame(rows).sort_values(
+        "matched on", key=lambda c: c.map(order.index), ignore_index=True, kind="stable"
+    )
 
 
 def updates_table(updates: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from realign import tables
 from realign.figures.style import (
     GREY,
-    OTHERS,
     Reports,
     ceiling_bands,
     colour,
@@ -41,7 +40,7 @@ def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
 
     Args:
         updates: of :meth:`realign.pipeline.Study.updates`.
-        agreement: of :meth:`realign.pipeline.Study.update_agreement`.
+        agreement: of :meth:`realign.pipeline.Study.update_agreement`; shown for the first role and each other.
     """
     figure, grid = grid_of(2, 2, (4.0, 2.4))
     panels = (
@@ -60,10 +59,10 @@ def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     for role, mine in updates.groupby("role", sort=False):
         ratio = mine.assign(x=mine["base_left"] / mine["base_left_chance"])
         line(axes, _quartiles(ratio, "x"), "layer", colour(str(role)), str(role))
-    for i, ((a, b), mine) in enumerate(agreement.groupby(["a", "b"], sort=False)):
+    first = agreement[agreement["a"] == updates["role"].iloc[0]]
+    for (a, b), mine in first.groupby(["a", "b"], sort=False):
         ratio = mine.assign(x=mine["left"] / mine["left_chance"])
-        name = f"{a} and {b}"
-        line(axes, _quartiles(ratio, "x"), "layer", OTHERS[i % len(OTHERS)], name, ls="--")
+        line(axes, _quartiles(ratio, "x"), "layer", colour(str(b)), f"{a} and {b}", ls="--")
     axes.axhline(1, color=GREY, lw=1, ls=":", label="chance")
     axes.set_title("overlap of output directions / chance")
     axes.set_xlabel("layer")

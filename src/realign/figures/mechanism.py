@@ -26,7 +26,8 @@ def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
     base = policy[policy["role"] == "base"]
     for axes, (column, title) in zip(grid[0], _POLICY.items(), strict=False):
         for role, mine in policy[policy["role"] != "base"].groupby("role", sort=False):
-            path = pd.concat([base, mine]).sort_values("step")
+            path = mine if 0 in set(mine["step"]) else pd.concat([base, mine])
+            path = path.sort_values("step")
             names = {column: "value", f"{column}_low": "low", f"{column}_high": "high"}
             shown = path[["step", *(n for n in names if n in path)]].rename(columns=names)
             line(axes, shown, "step", colour(str(role)), str(role))

@@ -14,7 +14,8 @@ from realign.hrsa.function import ProbeResult, cross_model_probe
 from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
 from realign.hrsa.grids import cka_grid, correlation_grid
 from realign.hrsa.maps import ModelsMap, cka_distances, models_map
-from realign.hrsa.neighbours import KNNOverlap, knn_overlap, nearest
+from realign.hrsa.neighbours import nearest
+from realign.hrsa.overlap import KNNOverlap, knn_overlap
 from realign.hrsa.report import Report
 from realign.hrsa.representation import (
     Procrustes,

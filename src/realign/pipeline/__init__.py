@@ -20,6 +20,7 @@ from realign import config as cfg
 from realign import hardware, paths
 from realign.errors import RealignError, UsageError
 from realign.pipeline.behaviour import Behaviour
+from realign.pipeline.domains import Domains
 from realign.pipeline.graph import PUBLISHED, VERSIONS, Graph, Node
 from realign.pipeline.languages import Languages
 from realign.pipeline.mechanism import Mechanism
@@ -48,6 +49,7 @@ class Study:
         self.languages = Languages(self.graph, profile, self.models)
         self.behaviour = Behaviour(self.graph, profile, self.models)
         self.mechanism = Mechanism(self.graph, profile, self.models)
+        self.by_domain = Domains(self.graph, profile, self.models)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -62,6 +64,7 @@ class Study:
             *self.similarity.nodes(),
             *self.languages.nodes().values(),
             *self.mechanism.nodes(),
+            *self.by_domain.nodes().values(),
             *self.models.training_log_nodes().values(),
             *self.scoring.nodes(),
         ]
@@ -133,7 +136,7 @@ class Study:
 
     def domains(self) -> pd.DataFrame:
         """Similarity to base by domain of text, of every followed role's final model."""
-        return self.mechanism.domains()
+        return self.by_domain.frame()
 
     def provenance(self) -> pd.DataFrame:
         """What this study has read so far, and how each artifact was computed."""

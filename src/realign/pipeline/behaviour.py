@@ -25,9 +25,17 @@ class Behaviour:
         self.models = models
 
     def nodes(self) -> dict[tuple[str, int], Node]:
-        """One measurement per (role, step); base is step 0."""
-        places = {("base", 0): self.models.base, **self.models.trajectory()}
-        return {place: self._node(model) for place, model in places.items()}
+        """One measurement per (role, step); base is step 0.
+
+        A sibling that was tuned in another style has a step 0 too: the base, asked in that style.
+        """
+        found = {("base", 0): self._node(self.models.base, self.profile.policy)}
+        for (role, step), model in self.models.trajectory().items():
+            settings = self._settings(role)
+            if settings.style != self.profile.policy.style and (role, 0) not in found:
+                found[role, 0] = self._node(self.models.base, settings)
+            found[role, step] = self._node(model, settings)
+        return found
 
     def policy(self) -> pd.DataFrame:
         """Rows of role, step, accuracies with 95% intervals, entropy and KL (nats per token), n."""
@@ -42,10 +50,13 @@ class Behaviour:
         """The base as a policy, loaded once for all measurements."""
         return self.models.policy(self.models.base, kernel="eager")[0]
 
-    def _node(self, model: Model) -> Node:
-        settings, base = self.profile.policy, self.models.base
-        if model.role in self.models.family.tuning:
-            settings = settings.for_tuning(self.models.family.tuning[model.role])
+    def _settings(self, role: str) -> cfg.PolicySettings:
+        """How a sibling is measured: in the style that it was tuned in, as far as that is known."""
+        tuning = self.models.family.tuning.get(role)
+        return self.profile.policy if tuning is None else self.profile.policy.for_tuning(tuning)
+
+    def _node(self, model: Model, settings: cfg.PolicySettings) -> Node:
+        base = self.models.base
 
         def build(folder: Path) -> dict[str, Any]:
             from realign.tuning import policy
@@ -66,7 +77,8 @@ class Behaviour:
         return Node(
             request(
                 "policy",
-                f"{self.models.family.name}-{model.slug}",
+                f"{self.models.family.name}-{model.slug}"
+                + (f"-{settings.style}" if settings.style != self.profile.policy.style else ""),
                 {"policy": settings.model_dump(mode="json"), "dtype": self.profile.dtype},
                 {"backbone": model.identity, "reference": base.identity},
                 {"reasoning-gym": metadata.version("reasoning-gym")},

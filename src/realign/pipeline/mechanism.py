@@ -15,13 +15,11 @@ import pandas as pd
 
 from realign import config as cfg
 from realign import hardware, progress, texts
+from realign.pipeline.domains import TASK
 from realign.pipeline.graph import Graph, Node, request, text_sources
-from realign.pipeline.models import READ_TOKENS, Model, Models
+from realign.pipeline.models import Model, Models
 
-TASK = "task"  # the domain of the problems that tuning trains on
 NEUTRAL = "docs"
-# The summary of a domain: global, local and basis; probes need more texts than a domain has.
-METRICS = ("correlation", "cka", "knn")
 SHOWN = 16  # texts of which the map keeps the points
 _PROMPT_WORDS = 12
 
@@ -41,7 +39,7 @@ class Ground:
 
 
 class Mechanism:
-    """Weights, landscape and domains of every followed sibling's final model, against the base."""
+    """Weights and landscape of every followed sibling's final model, against the base."""
 
     def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
         self.graph = graph
@@ -51,27 +49,23 @@ class Mechanism:
     def nodes(self) -> list[Node]:
         """Every result that the chapter shows."""
         return [
-            *([self.updates_node()] if self.finals else []),
+            *([self.updates_node()] if self.models.finals else []),
             *self.landscape_nodes().values(),
-            *self.domain_nodes().values(),
         ]
-
-    @cached_property
-    def finals(self) -> dict[str, Model]:
-        """The final model of every followed role."""
-        return {role: self.models.model(role) for role in self.models.followed}
 
     # -- weights
     def updates_node(self) -> Node:
         """Updates of every linear layer, for all siblings together: their directions are compared."""
-        models = {"base": self.models.base, **self.finals}
+        models = {"base": self.models.base, **self.models.finals}
 
         def build(folder: Path) -> dict[str, Any]:
             from realign.tuning import updates
 
             found = {}
             base = self._state(self.models.base)
-            for role, model in progress.track(self.finals.items(), len(self.finals), "updates", "model"):
+            for role, model in progress.track(
+                self.models.finals.items(), len(self.models.finals), "updates", "model"
+            ):
                 found[role] = updates.updates(base, self._state(model), rank=self._rank(model))
             pd.concat([updates.table(u).assign(role=role) for role, u in found.items()]).to_csv(
                 folder / "updates.csv", index=False
@@ -90,7 +84,7 @@ class Mechanism:
             request(
                 "updates",
                 self.models.family.name,
-                {"roles": list(self.finals)},
+                {"roles": list(self.models.finals)},
                 {role: model.identity for role, model in models.items()},
             ),
             build,
@@ -125,7 +119,7 @@ class Mechanism:
     # -- landscape and trajectories
     def landscape_nodes(self) -> dict[str, Node]:
         """Landscape and trajectories of every followed role."""
-        return {role: self._landscape_node(model) for role, model in self.finals.items()}
+        return {role: self._landscape_node(model) for role, model in self.models.finals.items()}
 
     def landscape(self, table: str = "measures") -> pd.DataFrame:
         """What the landscape shows, with a column role.
@@ -274,98 +268,6 @@ class Mechanism:
         del tuned
         gc.collect()
         return pd.DataFrame(measures), pd.concat(points, ignore_index=True)
-
-    # -- domains
-    def domain_nodes(self) -> dict[str, Node]:
-        """Drift by domain of text, of every followed role."""
-        return {role: self._domain_node(model) for role, model in self.finals.items()}
-
-    def domains(self) -> pd.DataFrame:
-        """Similarity to base by domain of text: role, domain, metric, value, low, high."""
-        frames = [
-            pd.read_csv(self.graph.run(node).path / "domains.csv").assign(role=role)
-            for role, node in self.domain_nodes().items()
-        ]
-        return pd.concat(frames, ignore_index=True)
-
-    def _domain_node(self, model: Model) -> Node:
-        settings, read, base = self.profile.mechanism, self.profile.hrsa, self.models.base
-
-        def build(folder: Path) -> dict[str, Any]:
-            from realign import hrsa
-
-            compute = hardware.resolve(self.profile.device, read.dtype)
-            other = self._domain_states(model)
-            frames = []
-            for domain, states in self._base_domains.items():
-                report = hrsa.compare_activations(
-                    states,
-                    other[domain],
-                    read.model_copy(update={"resamples": settings.resamples}),
-                    metrics=METRICS,
-                    detail="summary",
-                    device=compute.device,
-                )
-                frames.append(hrsa.drift_summary(report).assign(domain=domain))
-            pd.concat(frames, ignore_index=True).to_csv(folder / "domains.csv", index=False)
-            return {"device": str(compute.device), "dtype": str(compute.dtype), "seed": settings.seed}
-
-        return Node(
-            request(
-                "domains",
-                f"{self.models.family.name}-{model.slug}",
-                {
-                    "mechanism": settings.model_dump(
-                        mode="json", include={"domains", "n_texts", "max_tokens", "resamples", "seed"}
-                    ),
-                    "hrsa": read.model_dump(
-                        mode="json", include={"cka_tokens", "knn_tokens", "k", "attention", "dtype", "seed"}
-                    ),
-                    "task": self.profile.policy.task,
-                    "task_options": self.profile.policy.task_options,
-                },
-                {"base": base.identity, "model": model.identity},
-                {
-                    "reasoning-gym": metadata.version("reasoning-gym"),
-                    **{k: v for d in settings.domains if d != TASK for k, v in text_sources(d).items()},
-                },
-            ),
-            build,
-            (*base.needs, *model.needs),
-        )
-
-    @cached_property
-    def _base_domains(self) -> dict[str, Any]:
-        return self._domain_states(self.models.base)
-
-    def _domain_states(self, model: Model) -> dict[str, Any]:
-        from realign import hrsa
-
-        settings, read = self.profile.mechanism, self.profile.hrsa
-        loaded, tokenizer = self.models.open(model, read.attention, read.dtype)
-        return {
-            domain: hrsa.collect(
-                loaded,
-                tokenizer,
-                self._domain_texts(domain),
-                tokens=max(read.cka_tokens, read.knn_tokens),
-                seed=settings.seed,
-                max_tokens=settings.max_tokens,
-                token_budget=READ_TOKENS,
-            )
-            for domain in progress.track(
-                settings.domains, len(settings.domains), f"domains {model.slug}", "domain"
-            )
-        }
-
-    def _domain_texts(self, domain: str) -> list[str]:
-        from realign.tuning import problems as problem_sets
-
-        settings, policy = self.profile.mechanism, self.profile.policy
-        if domain != TASK:
-            return texts.load(domain, settings.n_texts, seed=settings.seed).texts
-        found = problem_sets.load(policy.task, policy.task_options, "test", settings.n_texts, settings.seed)
-        return [f"{p.question} {p.answer}" for p in found]
 
 
 def _points(paths: Any, domain: str, role: str) -> pd.DataFrame:

@@ -199,6 +199,11 @@ class Models:
             extra = tuple(role for role in self.family.tuning if role in self.family.roles)
         return list(dict.fromkeys([*self.siblings, *extra]))
 
+    @cached_property
+    def finals(self) -> dict[str, Model]:
+        """The final model of every followed role."""
+        return {role: self.model(role) for role in self.followed}
+
     def trajectory(self) -> dict[tuple[str, int], Model]:
         """Every checkpoint and final model of every followed role, by (role, tuning step)."""
         found: dict[tuple[str, int], Model] = {}

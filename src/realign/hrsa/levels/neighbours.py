@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from realign.hrsa import calibration as cal
 from realign.hrsa import geometry as geo
 from realign.hrsa.arrays import as_groups, center
-from realign.hrsa.neighbours import KNNOverlap, knn_overlap, overlaps, tile_buffer
+from realign.hrsa.neighbours import tile_buffer
+from realign.hrsa.overlap import KNNOverlap, knn_overlap, overlaps
 from realign.hrsa.work import Work
 
 
