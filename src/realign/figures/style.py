@@ -17,7 +17,7 @@ from realign import tables
 
 CARD, INK, GREY = "#fbfbf8", "#24292f", "#8a8f98"
 ROLES = {"base": INK, "reason": "#0072B2", "sft": "#D55E00",
-         "reason-seed1": "#56B4E9", "reason-cot": "#CC79A7", "random-reward": "#009E73"}  # fmt: skip
+         "reason-seed1": "#2A9DC7", "reason-cot": "#BE6597", "random-reward": "#009E73"}  # fmt: skip
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLE: Any = {
     "figure.facecolor": CARD,
