@@ -20,7 +20,7 @@ METRICS = ("correlation", "cka", "knn")
 
 
 class Domains:
-    """Similarity to base by domain of text, of every followed sibling's final model."""
+    """Similarity to base by domain of text, of the siblings' final models."""
 
     def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
         self.graph = graph
@@ -28,8 +28,8 @@ class Domains:
         self.models = models
 
     def nodes(self) -> dict[str, Node]:
-        """Drift by domain of text, of every followed role."""
-        return {role: self._node(model) for role, model in self.models.finals.items()}
+        """Drift by domain of text, of every sibling; controls are left out, a reading of five sets each."""
+        return {role: self._node(self.models.model(role)) for role in self.models.siblings}
 
     def frame(self) -> pd.DataFrame:
         """Similarity to base by domain of text: role, domain, metric, value, low, high."""
