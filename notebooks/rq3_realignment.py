@@ -97,7 +97,7 @@ tables.show(tables.probe_table(after))
 # %% [markdown]
 # ## All models on one map
 #
-# Every backbone, checkpoint and trained model, placed so that distances on the page are close to distances between models (the angle of debiased CKA). Lines join a sibling's checkpoints to the base they started from. If CL realigns, the squares lie closer together than the circles they started from. Where the recipe keeps models on the way (`recipe.save_steps`), dashed lines lead through them. Grey bars are as long as the noise ceilings: distances that are no longer than they are could be precision, batches or the training seed.
+# Every backbone, checkpoint and trained model, placed so that distances on the page are close to distances between models (the angle of debiased CKA). Lines join a sibling's checkpoints to the base they started from. The right panel shows the backbones alone, enlarged, with their steps of tuning. If CL realigns, the squares lie closer together than the circles they started from. Where the recipe keeps models on the way (`recipe.save_steps`), dashed lines lead through them. Grey bars are as long as the noise ceilings: distances that are no longer than they are could be precision, batches or the training seed.
 
 # %% mystnb={"image": {"alt": "Two-dimensional map of all backbones, checkpoints and embedding models by debiased CKA distance"}}
 figures.models_map(study.models_map(), {name: r for each in ceilings.values() for name, r in each.items()})

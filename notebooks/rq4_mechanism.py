@@ -69,7 +69,7 @@ drift = study.drift()
 figures.behaviour_and_drift(policy, drift)
 
 # %% [markdown]
-# How much representation moves for a given change of behaviour: the lower a curve, the more of the change was made without moving the landscape.
+# How much representation moves for a given change of behaviour; a point is a checkpoint, the last one the end of tuning. The lower a curve, the more of the change was made without moving the landscape.
 
 # %% mystnb={"image": {"alt": "One minus similarity against KL to base, a curve for each role"}}
 figures.drift_per_behaviour(policy, drift)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from realign import demonstration, tables
@@ -77,7 +78,8 @@ def languages(alignment: pd.DataFrame, ceilings: Mapping[str, Any] | None = None
 def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) -> Figure:
     """All models on a plane: the closer, the higher their debiased CKA (mean angle over six layers).
 
-    Circles are backbones joined along tuning, squares embedding models; bars are 95% intervals over texts.
+    Circles are backbones joined along tuning, squares embedding models; bars are 95% intervals over texts. On the
+    right the backbones alone, enlarged, with their steps of tuning.
     Small triangles are models kept during contrastive learning: the dashed way from a role's final backbone
     to its embedding model of the first seed. Grey scale bars below are as long as the distance of each noise
     ceiling, their ends 95% intervals.
@@ -86,9 +88,8 @@ def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) 
         places: the frame of ``study.models_map()``.
         ceilings: noise ceilings of backbones and of embedding models, by name: reports.
     """
-    figure, grid = grid_of(1, 1, (7.0, 4.6))
+    figure, grid = grid_of(1, 2, (4.0, 4.2))
     axes = grid[0, 0]
-    base = places[(places["role"] == "base") & (places["kind"] == "backbone")]
     for role, mine in places[places["kind"] == "kept"].groupby("role", sort=False):
         ends = [places[(places["role"] == role) & (places["kind"] == k)] for k in ("backbone", "embedding")]
         path = pd.concat([ends[0].tail(1), mine.sort_values("number"), ends[1].head(1)])
@@ -98,19 +99,18 @@ def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) 
             axes.annotate(
                 f"CL {place.number}", (place.x, place.y), (3, -8), textcoords="offset points", fontsize=7
             )
-    for (role, kind), mine in places[places["kind"] != "kept"].groupby(["role", "kind"], sort=False):
-        look = {"color": colour(str(role)), "mec": INK, "mew": 0.5, "elinewidth": 0.8}
-        mark = "o" if kind == "backbone" else "s"
-        name = str(role) if kind == "backbone" else f"{role}-Emb"
-        errors = {"xerr": 1.96 * mine["x_error"], "yerr": 1.96 * mine["y_error"]}
-        axes.errorbar(mine["x"], mine["y"], ls="", marker=mark, ms=6, label=name, **errors, **look)
-        if kind == "backbone" and role != "base":
-            path = pd.concat([base, mine.sort_values("number")])
-            axes.plot(path["x"], path["y"], color=colour(str(role)), lw=1, alpha=0.6)
-        for place in mine.itertuples():
-            text = f"seed {place.number}" if kind == "embedding" else f"{place.number}"
-            if role == "base" if kind == "embedding" else role != "base":
-                axes.annotate(text, (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7)
+    for side in grid[0]:
+        _backbones(side, places[places["kind"] == "backbone"])
+    for place in places[(places["kind"] == "backbone") & (places["role"] != "base")].itertuples():
+        grid[0, 1].annotate(
+            f"{place.number}", (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7
+        )
+    for role, mine in places[places["kind"] == "embedding"].groupby("role", sort=False):
+        _places(axes, mine, "s", f"{role}-Emb")
+        for place in mine.itertuples() if role == "base" else ():
+            axes.annotate(
+                f"seed {place.number}", (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7
+            )
     left, low = places["x"].min(), (places["y"] - 1.96 * places["y_error"]).min()
     step = 0.09 * np.ptp(places["y"])
     for i, (name, report) in enumerate((ceilings or {}).items(), start=1):
@@ -121,14 +121,32 @@ def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) 
         axes.errorbar(left + far["value"], y, xerr=error, color=GREY, lw=1, capsize=3)
         text = f"{ceiling_name(name)}: {between(far['value'], far['low'], far['high'])}"
         axes.annotate(text, (left, y), (0, 4), textcoords="offset points", fontsize=7)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xlabel("first axis (radians)")
+    for side in grid[0]:
+        side.set_aspect("equal", adjustable="datalim")
+        side.set_xlabel("first axis (radians)")
     axes.set_ylabel("second axis (radians)")
+    grid[0, 1].set_title("the backbones alone")
     explained = places.attrs.get("explained", np.nan)
     if np.isfinite(explained):
         axes.set_title(f"the plane shows {100 * explained:.0f}% of the squared distances")
     legend(figure)
     return figure
+
+
+def _backbones(axes: Axes, places: pd.DataFrame) -> None:
+    """Backbones, each sibling joined to the base along its tuning."""
+    base = places[places["role"] == "base"]
+    for role, mine in places.groupby("role", sort=False):
+        _places(axes, mine, "o", str(role))
+        path = pd.concat([base, mine.sort_values("number")])
+        axes.plot(path["x"], path["y"], color=colour(str(role)), lw=1, alpha=0.6)
+
+
+def _places(axes: Axes, mine: pd.DataFrame, mark: str, name: str) -> None:
+    """Models of one role with their 95% intervals."""
+    look = {"color": colour(str(mine["role"].iloc[0])), "mec": INK, "mew": 0.5, "elinewidth": 0.8}
+    errors = {"xerr": 1.96 * mine["x_error"], "yerr": 1.96 * mine["y_error"]}
+    axes.errorbar(mine["x"], mine["y"], ls="", marker=mark, ms=6, label=name, **errors, **look)
 
 
 @styled

@@ -15,6 +15,8 @@ _POLICY = {
     "entropy": "token entropy (nats)",
     "kl": "KL to base (nats / token)",
 }
+START = pd.DataFrame({"step": [0], "value": [1.0], "low": [1.0], "high": [1.0]})
+"""Where every sibling starts: as similar to the base as the base to itself."""
 
 
 @styled
@@ -34,7 +36,8 @@ def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
         axes.set_title(title, fontsize=8.5)
     for axes, metric in zip(grid[1], metrics, strict=False):
         for role, mine in drift[drift["metric"] == metric].groupby("role", sort=False):
-            line(axes, mine.sort_values("step"), "step", colour(str(role)), str(role))
+            path = pd.concat([START, mine]).sort_values("step")
+            line(axes, path, "step", colour(str(role)), str(role))
         axes.axhline(1, color=GREY, lw=1, ls=":")
         least_span(axes)
         axes.set_title(tables.metric_title(metric).replace(", ", "\n"), fontsize=8.5)
@@ -58,9 +61,6 @@ def drift_per_behaviour(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
         for role, mine in joined.sort_values("step").groupby("role", sort=False):
             x, y = np.r_[0, mine["kl"]], np.r_[0, 1 - mine["value"]]
             axes.plot(x, y, marker="o", ms=4, color=colour(str(role)), label=str(role))
-            last = mine.iloc[-1]
-            axes.annotate(f"step {int(last['step'])}", (x[-1], y[-1]), fontsize=7, xytext=(2, 3),
-                          textcoords="offset points")  # fmt: skip
             error = np.clip(
                 np.nan_to_num([mine["high"] - mine["value"], mine["value"] - mine["low"]]), 0, None
             )
