@@ -107,10 +107,10 @@ def models_map(places: pd.DataFrame, ceilings: Mapping[str, Any] | None = None) 
         )
     for role, mine in places[places["kind"] == "embedding"].groupby("role", sort=False):
         _places(axes, mine, "s", f"{role}-Emb")
-        for place in mine.itertuples() if role == "base" else ():
-            axes.annotate(
-                f"seed {place.number}", (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7
-            )
+    for place in places[(places["kind"] == "embedding") & (places["role"] == "base")].itertuples():
+        axes.annotate(
+            f"seed {place.number}", (place.x, place.y), (4, 4), textcoords="offset points", fontsize=7
+        )
     left, low = places["x"].min(), (places["y"] - 1.96 * places["y_error"]).min()
     step = 0.09 * np.ptp(places["y"])
     for i, (name, report) in enumerate((ceilings or {}).items(), start=1):
@@ -144,7 +144,12 @@ def _backbones(axes: Axes, places: pd.DataFrame) -> None:
 
 def _places(axes: Axes, mine: pd.DataFrame, mark: str, name: str) -> None:
     """Models of one role with their 95% intervals."""
-    look = {"color": colour(str(mine["role"].iloc[0])), "mec": INK, "mew": 0.5, "elinewidth": 0.8}
+    look: dict[str, Any] = {
+        "color": colour(str(mine["role"].iloc[0])),
+        "mec": INK,
+        "mew": 0.5,
+        "elinewidth": 0.8,
+    }
     errors = {"xerr": 1.96 * mine["x_error"], "yerr": 1.96 * mine["y_error"]}
     axes.errorbar(mine["x"], mine["y"], ls="", marker=mark, ms=6, label=name, **errors, **look)
 
