@@ -200,10 +200,13 @@ def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
     bits = keys.contiguous().view(torch.int32)
     generator = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(keys.device) * 2 + 1
-    hashes = torch.cat([(part.long() * odd).sum(1) for part in bits.split(STRIP)])  # wraps around
-    values, inverse = torch.unique(hashes, return_inverse=True)
-    if len(values) == len(keys):
-        return None, None
+    for width in (64, len(odd)):  # rows that differ in their first columns need no further look
+        parts = (part[:, :width].long() * odd[:width] for part in bits.split(STRIP))
+        values, inverse = torch.unique(
+            torch.cat([p.sum(1) for p in parts]), return_inverse=True
+        )  # wraps around
+        if len(values) == len(keys):
+            return None, None
     rows = torch.arange(len(keys), device=keys.device)
     first = torch.full_like(values, len(keys)).scatter_reduce_(0, inverse, rows, "amin")
     if not torch.equal(bits[first[inverse]], bits):
