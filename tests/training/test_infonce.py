@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -276,6 +277,42 @@ def test_autocast_of_the_first_pass_does_not_take_gradients_away() -> None:
         total = torch.cat([g.flatten() for g in found.values()])
         wanted = torch.cat([g.flatten() for g in exact.values()])
         assert float(torch.cosine_similarity(total, wanted, dim=0)) > 0.98
+
+
+class _Watched(torch.autograd.Function):
+    """Identity whose graph node holds a :class:`_Node`, to see from outside how long it lives."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, nodes: weakref.WeakSet[Any]) -> torch.Tensor:
+        ctx.node = _Node()
+        nodes.add(ctx.node)
+        return states.view_as(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+class _Node:
+    pass
+
+
+def test_memory_is_flat_because_chunks_come_shortest_first_and_none_keeps_its_graph() -> None:
+    model, nodes, alive, positions = tiny(), weakref.WeakSet(), [], []
+
+    def watched(input_ids: torch.Tensor, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            alive.append(len(nodes))
+            positions.append(input_ids.shape[1])
+        output = model(input_ids=input_ids, **options)
+        output.last_hidden_state = _Watched.apply(output.last_hidden_state, nodes)
+        return output
+
+    result = infonce.backward(watched, make_batch(), LossSettings(), chunk_tokens=40)
+    assert result.passes == 2
+    assert alive == [0] * result.chunks
+    assert positions == sorted(positions)
+    assert len(set(positions)) > 1
 
 
 def test_groups_hold_every_text_once_within_the_budget_and_pad_little() -> None:

@@ -275,15 +275,17 @@ def backward(
     else:
         after = _Replay(device)
         with autocast():
-            start = 0
-            for index, (chunk, replay) in enumerate(zip(chunks, replays, strict=True)):
-                replay.restore()
-                last = index == len(chunks) - 1
-                sync = nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
+            # So that memory does not grow with the number of chunks: shortest first, because what stays (cast
+            # weights, gradients) then lies between small blocks; and no chunk's output is kept under a name,
+            # because the nodes of its graph part the blocks that it freed, which then cannot be joined.
+            stop = len(order)
+            for index in reversed(range(len(chunks))):
+                chunk = chunks[index]
+                replays[index].restore()
+                sync = nullcontext() if index == 0 or not hasattr(model, "no_sync") else model.no_sync()
                 with sync:
-                    part = encode(chunk)
-                    part.backward(gradient[start : start + len(chunk)])
-                start += len(chunk)
+                    encode(chunk).backward(gradient[stop - len(chunk) : stop])
+                stop -= len(chunk)
         after.restore()
     return StepResult(
         float(loss.detach()),
