@@ -3,7 +3,7 @@
 Prints one JSON object a line, ratio above 1 meaning that the target is kept. Run it alone on the machine:
 
     python benchmarks/encoding.py                      # laptop model; about half an hour on 2 cores
-    python benchmarks/encoding.py --model DIRECTORY    # a trained sentence-transformers directory of ours
+    python benchmarks/encoding.py --model DIRECTORY ...   # trained directories of ours: scores of all of them
     python benchmarks/encoding.py --texts 60 --queries 8 --backbone random:0/llama   # only that it runs
     python benchmarks/encoding.py --device cuda --backbone hub:Qwen/Qwen2.5-0.5B
 
@@ -12,7 +12,8 @@ Prints one JSON object a line, ratio above 1 meaning that the target is kept. Ru
 - beyond bare encoding: of the seconds of one run of the suite with one model, the share outside
   ``Embedder.encode``. Imports and building the data, done once a process for all models, come before.
 - scores: nDCG@10 of the same queries on TASKS at size --queries each, in float32 and in what ``auto``
-  chose, same model and texts; the standard error of the paired difference says what it can resolve.
+  chose, same model and texts, mean over the models given; the standard error over queries of the paired
+  difference says what it can resolve.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -116,7 +118,7 @@ def gains(embedder: Embedder, queries: int) -> pd.Series:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backbone", default=LAPTOP)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", type=Path, nargs="+", default=[])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=256)
@@ -140,16 +142,20 @@ def main() -> None:
         print(json.dumps({**line, "target": target, "machine": machine}), flush=True)
 
     texts = natural_texts(args.texts)
-    model, tokenizer = load(args.model or args.backbone, device)
-    exact = Embedder(model, tokenizer, max_tokens=args.tokens, device=device)
-    ours = Embedder(
-        copy.deepcopy(model),
-        tokenizer,
-        max_tokens=args.tokens,
-        token_budget=65536 if device == "cuda" else exact.token_budget,
-        device=device,
-        dtype=compute.dtype,
-    )
+    sources = args.model or [args.backbone]
+
+    def pair(source: str | Path) -> tuple[Embedder, Embedder]:
+        """The same model in float32 and in what ``auto`` chose."""
+        model, tokenizer = load(source, device)
+        exact = Embedder(model, tokenizer, max_tokens=args.tokens, device=device)
+        budget = 65536 if device == "cuda" else exact.token_budget
+        copied = copy.deepcopy(model)
+        return exact, Embedder(
+            copied, tokenizer, max_tokens=args.tokens, token_budget=budget, device=device, dtype=compute.dtype
+        )
+
+    exact, ours = pair(sources[0])
+    model, tokenizer = exact.model, exact.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         peer = sentence_transformer(model, tokenizer, Path(folder), device, args.tokens)
         agreement = float((exact.encode(texts[:64]) * peer.encode(texts[:64])).sum(axis=1).min())
@@ -168,12 +174,21 @@ def main() -> None:
     beyond, seconds = overhead(ours)
     report(f"share of {SUITE}'s {seconds:.0f} s beyond bare encoding", beyond, 0.15, "limit", "share",
            0.15 / max(beyond, 1e-9), 1.0)  # fmt: skip
-    rough, fine = gains(ours, args.queries), gains(exact, args.queries)
-    difference = (rough - fine).dropna()
-    assert len(difference) == len(rough) == len(fine)
-    report(f"scores within 0.1 points of float32: nDCG@10 of {len(fine)} queries of {' and '.join(TASKS)}, {dtype}, "
-           f"difference {difference.mean():+.3f} with standard error {difference.sem():.3f}",
-           rough.mean(), fine.mean(), "float32", "points", 0.1 / max(abs(difference.mean()), 1e-9), 1.0)  # fmt: skip
+    both = []
+    for i, source in enumerate(sources):
+        each = (exact, ours) if i == 0 else pair(source)
+        both.append(pd.concat([gains(e, args.queries) for e in each], axis=1, keys=("fine", "rough")))
+        assert both[-1].notna().all(axis=None)
+        change = both[-1]["rough"] - both[-1]["fine"]
+        print(
+            f"{source}: {change.mean():+.3f}, standard error {change.sem():.3f}", file=sys.stderr, flush=True
+        )
+    mean = sum(both) / len(both)
+    difference = mean["rough"] - mean["fine"]
+    report(f"scores within 0.1 points of float32: nDCG@10 of {len(mean)} queries of {' and '.join(TASKS)}, {dtype}, "
+           f"{len(both)} models, difference {difference.mean():+.3f} with standard error {difference.sem():.3f}",
+           mean["rough"].mean(), mean["fine"].mean(), "float32", "points",
+           0.1 / max(abs(difference.mean()), 1e-9), 1.0)  # fmt: skip
     if device == "cuda":
         weights = sum(p.numel() for p in model.parameters())
         name = torch.cuda.get_device_name()

@@ -54,7 +54,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     """Time forward and backward of one batch in this process; peak memory in GiB."""
     import torch
 
-    from realign import backbones, embedding
+    from realign import backbones, batching
     from realign.texts.pairs import PairSet
     from realign.training import model as models
     from realign.training.data import Tokenized
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
             batch,
             LossSettings(mask_false_negatives=False),
             chunk_tokens=args.chunk_tokens,
-            pad_id=embedding.pad_token_id(tokenizer),
+            pad_id=batching.pad_token_id(tokenizer),
             device=device,
             autocast=autocast,
         ).passes

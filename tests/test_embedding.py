@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from realign import backbones
+from realign.batching import budget_batches, query_prefix, tokenize
 from realign.config import Backbone
-from realign.embedding import Embedder, budget_batches, mean_pool, query_prefix, tokenize
+from realign.embedding import Embedder, mean_pool
 from realign.errors import RealignError
 
 TEXTS = [

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from realign import backbones
+from realign.batching import query_prefix
 from realign.config import Backbone
-from realign.embedding import query_prefix
 from realign.errors import RealignError
 from realign.texts.pairs import PairSet
 from realign.training.data import Tokenized, plan, share

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
+from realign.batching import pad
 from realign.training import infonce, sharding
 from realign.training.infonce import Batch, LossSettings
 
@@ -211,9 +212,7 @@ def test_one_pass_and_two_passes_agree_under_dropout_because_it_is_replayed(dtyp
     lengths = [len(row) for row in batch.ids]
     parts, places = [], []
     for chunk in infonce.length_groups(lengths, 40):
-        ids, attention, pooling = infonce.stack(
-            [batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], 0
-        )
+        ids, attention, pooling = pad([batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], 0)
         states = model(input_ids=ids, attention_mask=attention).last_hidden_state
         means = (states * pooling[..., None]).sum(1) / pooling.sum(1, keepdim=True)
         parts.append(means / means.norm(dim=1, keepdim=True))
@@ -235,7 +234,7 @@ def test_the_random_state_goes_on_as_after_one_pass() -> None:
     torch.manual_seed(5)
     with torch.no_grad():
         for chunk in infonce.length_groups([len(row) for row in batch.ids], 40):
-            ids, attention, _ = infonce.stack([batch.ids[u] for u in chunk], [0] * len(chunk), 0)
+            ids, attention, _ = pad([batch.ids[u] for u in chunk], [0] * len(chunk), 0)
             model(input_ids=ids, attention_mask=attention)
     assert torch.equal(torch.rand(3), after)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from realign import backbones, cli
+from realign.batching import query_prefix
 from realign.config import Backbone
-from realign.embedding import query_prefix
 from realign.errors import UsageError
 from realign.texts import pairs
 from realign.texts.splits import normalise

@@ -19,8 +19,9 @@ import torch
 from safetensors.torch import load_file
 
 from realign import hardware
+from realign.batching import query_prefix
 from realign.config import Backbone, LoRA, Recipe
-from realign.embedding import Embedder, query_prefix
+from realign.embedding import Embedder
 from realign.errors import RealignError, UsageError
 from realign.texts import corpus
 from realign.texts.pairs import PairSet

@@ -17,7 +17,8 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from realign.embedding import Embedder, Stats, query_prefix
+from realign.batching import query_prefix
+from realign.embedding import Embedder, Stats
 from realign.errors import RealignError, UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from realign.batching import query_prefix, tokenize
 from realign.config import Recipe
-from realign.embedding import query_prefix, tokenize
 from realign.errors import RealignError
 from realign.texts import corpus, pairs, problems
 from realign.texts.pairs import PairSet

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from realign.embedding import budget_batches, mean_pool
+from realign.batching import budget_batches, pad
+from realign.embedding import mean_pool
 
 Tensor = torch.Tensor
 # A new pass starts where lengths have fallen by this share, once the old one has this many positions.
@@ -141,21 +142,6 @@ def statistics(queries: Tensor, candidates: Tensor, same: Tensor) -> dict[str, f
     }
 
 
-def stack(
-    ids: Sequence[Sequence[int]], skip: Sequence[int], pad_id: int, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Stack token lists with their own instruction lengths: (input_ids, attention, pooling), (B, T) each."""
-    width = max(map(len, ids))
-    input_ids = torch.full((len(ids), width), pad_id, dtype=torch.long)
-    attention = torch.zeros((len(ids), width), dtype=torch.long)
-    pooling = torch.zeros((len(ids), width), dtype=torch.long)
-    for i, (row, first) in enumerate(zip(ids, skip, strict=True)):
-        input_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        attention[i, : len(row)] = 1
-        pooling[i, min(first, len(row) - 1) : len(row)] = 1
-    return input_ids.to(device), attention.to(device), pooling.to(device)
-
-
 class _Replay:
     """Random state at the start of a chunk, so that dropout is the same in both passes."""
 
@@ -240,9 +226,8 @@ def backward(
 
     def encode(chunk: list[int]) -> Tensor:
         nonlocal padded
-        input_ids, attention, pooling = stack(
-            [batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], pad_id, device
-        )
+        stacked = pad([batch.ids[u] for u in chunk], [batch.skip[u] for u in chunk], pad_id)
+        input_ids, attention, pooling = (tensor.to(device) for tensor in stacked)
         padded += input_ids.numel()
         states = model(input_ids=input_ids, attention_mask=attention, use_cache=False).last_hidden_state
         return mean_pool(states, pooling)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from realign.embedding import query_prefix
+from realign.batching import query_prefix
 from realign.errors import UsageError
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise

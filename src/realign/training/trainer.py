@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 import torch
 
-from realign import backbones, embedding
+from realign import backbones, batching
 from realign.config import Backbone, Recipe
 from realign.errors import RealignError
 from realign.hardware import Compute
@@ -145,7 +145,7 @@ def train(
         compute,
         work,
         seeds.dropout,
-        embedding.pad_token_id(tokenizer),
+        batching.pad_token_id(tokenizer),
         keep,
         sharded=sharded,
     )

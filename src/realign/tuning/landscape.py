@@ -165,6 +165,16 @@ def _batches(model: Any, written: Written, pad: int) -> list[tuple[list[int], di
 Paths = Sequence[NDArray[np.float64]]  # one (tokens, p) array a text, in order along the text
 
 
+def _rows(weights: NDArray[Any] | None, paths: Paths) -> NDArray[np.float64]:
+    """Return bootstrap weights as (R, texts) numbers; every text once if there are none."""
+    return np.ones((1, len(paths))) if weights is None else np.asarray(weights, dtype=float)
+
+
+def _answer(values: NDArray[Any], weights: NDArray[Any] | None) -> Any:
+    """Return (R,) values, or the one value of a measure that was asked without weights."""
+    return values if weights is not None else float(values[0])
+
+
 def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> float | NDArray[np.float64]:
     """Return the energy distance of the tokens of two sets of paths, as a share (0: same, 1: far apart).
 
@@ -187,53 +197,53 @@ def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> 
         return total, count
 
     pieces = [sums(a, b), sums(a, a), sums(b, b)]
-    w = np.ones((1, len(a))) if weights is None else np.asarray(weights, dtype=float)
+    w = _rows(weights, a)
     ab, aa, bb = (
         np.einsum("ri,ij,rj->r", w, total, w) / np.einsum("ri,ij,rj->r", w, count, w)
         for total, count in pieces
     )
     value: NDArray[np.float64] = (2 * ab - aa - bb) / (2 * ab)
-    return float(value[0]) if weights is None else value
+    return _answer(value, weights)
 
 
 def occupancy_distance(a: Paths, b: Paths, chart: Map, weights: NDArray[Any] | None = None) -> Any:
     """Return the total variation (0..1) between the shares of tokens in each region of the map."""
     shares = []
-    w = np.ones((1, len(a))) if weights is None else np.asarray(weights, dtype=float)
+    w = _rows(weights, a)
     for paths in (a, b):
         counts = np.stack([np.bincount(chart.regions(p), minlength=len(chart.centres)) for p in paths])
         total = w @ counts
         shares.append(total / total.sum(axis=1, keepdims=True))
     value = np.abs(shares[0] - shares[1]).sum(axis=1) / 2
-    return float(value[0]) if weights is None else value
+    return _answer(value, weights)
 
 
 def spread(paths: Paths, weights: NDArray[Any] | None = None) -> Any:
     """Return the root mean square distance of tokens from their centroid, in map units."""
-    w = np.ones((1, len(paths))) if weights is None else np.asarray(weights, dtype=float)
+    w = _rows(weights, paths)
     count = w @ np.array([len(p) for p in paths])
     square = w @ np.array([(p**2).sum() for p in paths])
     centre = (w @ np.stack([p.sum(axis=0) for p in paths])) / count[:, None]
     value = np.sqrt(np.maximum(square / count - (centre**2).sum(axis=1), 0))
-    return float(value[0]) if weights is None else value
+    return _answer(value, weights)
 
 
 def step_length(paths: Paths, weights: NDArray[Any] | None = None) -> Any:
     """Return the mean distance between consecutive tokens of a text, in map units (NaN without any)."""
-    w = np.ones((1, len(paths))) if weights is None else np.asarray(weights, dtype=float)
+    w = _rows(weights, paths)
     total = w @ np.array([np.linalg.norm(np.diff(p, axis=0), axis=1).sum() for p in paths])
     count = w @ np.array([max(len(p) - 1, 0) for p in paths])
     with np.errstate(invalid="ignore"):
         value = total / count
-    return float(value[0]) if weights is None else value
+    return _answer(value, weights)
 
 
 def shift(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> Any:
     """Return the mean distance of two models' states of the same tokens, in map units."""
-    w = np.ones((1, len(a))) if weights is None else np.asarray(weights, dtype=float)
+    w = _rows(weights, a)
     total = w @ np.array([np.linalg.norm(x - y, axis=1).sum() for x, y in zip(a, b, strict=True)])
     value = total / (w @ np.array([len(x) for x in a]))
-    return float(value[0]) if weights is None else value
+    return _answer(value, weights)
 
 
 def with_interval(measure: Callable[[NDArray[Any] | None], Any], weights: NDArray[Any]) -> dict[str, float]:
