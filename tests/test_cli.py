@@ -74,6 +74,11 @@ def test_every_help_shows_an_example(monkeypatch, capsys, words):
             2,
             "unknown suite 'smoke-cod'; did you mean 'smoke-code'?",
         ),
+        (
+            ["evaluate", "base", "-P", "smoke", "--dtype", "float16"],
+            2,
+            "'float32' or 'bfloat16', got 'float16'",
+        ),
         (["export", "base", "-o", "x"], 2, "model 'base' must be ROLE:SEED"),
         (["compare", "base", "reason@x", "-P", "smoke"], 2, "a whole number must follow '@'"),
         (["compare", "base", "path:/no/such/dir", "-P", "smoke"], 1, "/no/such/dir"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from realign import cli, pipeline, sources
 from realign.config import Backbone
@@ -69,6 +70,12 @@ def test_a_changed_prompt_model_or_setting_never_meets_an_old_score(study, monke
         monkeypatch.setattr(scoring, "data_sources", lambda *_, o=other, b=before: {**b, **o})
         keys[name] = key(study)
     assert len(set(keys.values())) == len(keys), keys
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_dtype_that_is_asked_for_is_the_one_of_products(own_store, dtype):
+    encoder = pipeline.study("smoke", dtype=dtype).scoring.subjects.named("base").load()
+    assert encoder.model.dtype == getattr(torch, dtype)
 
 
 def test_a_task_without_an_instruction_is_an_error_at_the_papers_scale_only(own_store, monkeypatch):

@@ -41,6 +41,9 @@ def evaluate(
     partial: Annotated[
         bool, typer.Option("--partial", help="means over the tasks that have a score, if some failed")
     ] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="of products: auto, float32 or bfloat16; the profile's if not given")
+    ] = None,
 ) -> None:
     """Score an embedding model on suites through mteb; a failed task shows and makes the exit code 1.
 
@@ -49,7 +52,7 @@ def evaluate(
     from realign import pipeline
     from realign.evaluation import run
 
-    study = pipeline.study(profile, family=family)
+    study = pipeline.study(profile, family=family, dtype=dtype)
     failed = 0
     for name in suite or study.profile.suites:
         frame = study.scoring.evaluate(

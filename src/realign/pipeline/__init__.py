@@ -158,6 +158,7 @@ def study(
     k: Sequence[int] | None = None,
     attention: cfg.Attention | None = None,
     controls: Sequence[str] | None = None,
+    dtype: str | None = None,
 ) -> Study:
     """Open a study: a profile with the given parameters changed. Nothing is computed yet.
 
@@ -173,11 +174,12 @@ def study(
         k: neighbourhood sizes.
         attention: how HRSA reads, 'bidirectional' or 'causal'.
         controls: further siblings that RQ4 follows along tuning; None is all that the family has.
+        dtype: of products in evaluation, 'auto', 'float32' or 'bfloat16'.
 
     Raises:
         UsageError: for an unknown name or a value of the wrong kind.
     """
-    top = {"family": family, "roles": roles, "seeds": seeds, "controls": controls}
+    top = {"family": family, "roles": roles, "seeds": seeds, "controls": controls, "dtype": dtype}
     inner = {"texts": texts, "n_texts": n_texts, "k": k, "attention": attention}
     data = cfg.load_profile(profile).model_dump()
     data.update({key: value for key, value in top.items() if value is not None})
