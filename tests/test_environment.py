@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib import metadata
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from realign import doctor, paths
@@ -34,6 +36,17 @@ def test_lock_pins_exactly_and_names_no_index_or_place():
     for line in (paths.root() / "requirements.lock").read_text().splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+( ; .+)?", line), line
+
+
+def test_the_oldest_python_that_is_declared_can_install_the_lock():
+    project = tomllib.loads((paths.root() / "pyproject.toml").read_text())["project"]
+    (oldest,) = SpecifierSet(project["requires-python"])
+    for name in doctor.locked_versions():
+        try:
+            wanted = metadata.metadata(name)["Requires-Python"]
+        except metadata.PackageNotFoundError:  # for another system
+            continue
+        assert f"{oldest.version}.0" in SpecifierSet(wanted or ""), f"{name} needs Python {wanted}"
 
 
 def test_conda_environment_installs_the_lock_and_the_package():
