@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from realign import metrics, tables
 from realign import stats as realign_stats
-from realign import tables
 from realign.config import Backbone, Family, RLVRSettings, SFTSettings
 from realign.writing import markdown, show
 
@@ -138,7 +138,7 @@ def test_profile_reads_the_estimator_it_is_asked_for() -> None:
     report = book_frames.FakeReport(0.8)
     assert tables.profile(report, "knn", "reference", 5)["value"].tolist() == pytest.approx([0.8] * 7)
     assert tables.profile(report, "knn", "paper", 5)["value"].tolist() == pytest.approx([0.8 / 1.2] * 7)
-    for metric in tables.METRICS:
+    for metric in metrics.METRICS:
         frame = tables.profile(report, metric)
         assert list(frame.columns) == ["layer", "value", "low", "high", "null"], metric
         assert frame["layer"].tolist() == list(range(7)), metric
@@ -146,7 +146,7 @@ def test_profile_reads_the_estimator_it_is_asked_for() -> None:
 
 def test_headline_takes_one_metric_a_level_and_the_middle_k() -> None:
     drift = pd.DataFrame({"metric": ["cka_mean", "knn@5_mean", "knn@50_mean", "knn@10_mean", "cka_last"]})
-    assert tables.headline(drift) == ["cka_mean", "knn@10_mean"]
+    assert metrics.headline(drift) == ["cka_mean", "knn@10_mean"]
 
 
 def test_drift_table_keeps_every_checkpoint_in_order() -> None:

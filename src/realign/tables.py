@@ -19,11 +19,7 @@ from realign.mechanism import matched_table as matched_table
 from realign.mechanism import policy_table as policy_table
 from realign.mechanism import siblings_table as siblings_table
 from realign.mechanism import updates_table as updates_table
-from realign.metrics import METRICS as METRICS
-from realign.metrics import headline as headline
-from realign.metrics import influence_title as influence_title
-from realign.metrics import metric_title as metric_title
-from realign.metrics import middle_k as middle_k
+from realign.metrics import METRICS, influence_title
 from realign.scores import deltas as deltas
 from realign.scores import display_scores as display_scores
 from realign.scores import equivalence as equivalence

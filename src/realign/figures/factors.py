@@ -28,6 +28,7 @@ from realign.figures.style import (
     line,
     styled,
 )
+from realign.metrics import middle_k
 from realign.writing import between
 
 ALIGNMENT = {"cka": "debiased CKA", "knn": "k-NN overlap", "correlation": "dimension-wise r"}
@@ -58,7 +59,7 @@ def languages(alignment: pd.DataFrame, ceilings: Mapping[str, Any] | None = None
     spoken = list(dict.fromkeys(alignment["language"]))
     figure, grid = grid_of(len(ALIGNMENT), len(spoken), (7.8 / len(spoken), 2.1), sharey="row")
     for i, (metric, title) in enumerate(ALIGNMENT.items()):
-        name = tables.middle_k(alignment["metric"]) if metric == "knn" else metric
+        name = middle_k(alignment["metric"]) if metric == "knn" else metric
         k = int(name.partition("@")[2] or 0) or None
         limits = {n: tables.profile(r, metric, k=k) for n, r in (ceilings or {}).items()}
         for axes, language in zip(grid[i], spoken, strict=True):

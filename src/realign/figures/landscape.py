@@ -23,6 +23,7 @@ from realign.figures.style import (
     line,
     styled,
 )
+from realign.metrics import METRICS, headline, metric_title
 
 
 def _quartiles(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -130,13 +131,13 @@ def drift_by_domain(domains: pd.DataFrame) -> Figure:
     Args:
         domains: of :meth:`realign.pipeline.Study.domains`.
     """
-    metrics = tables.headline(domains)
+    metrics = headline(domains)
     order = list(dict.fromkeys(domains["domain"]))
     figure, grid = grid_of(1, len(metrics), (8.0 / max(1, len(metrics)), 2.4), sharey=True)
     for axes, metric in zip(grid[0], metrics, strict=True):
         _dots(axes, domains[domains["metric"] == metric], order)
         axes.axvline(1, color=GREY, lw=1, ls=":")
-        axes.set_title(tables.metric_title(metric).replace(", ", "\n"), fontsize=8.5)
+        axes.set_title(metric_title(metric).replace(", ", "\n"), fontsize=8.5)
         axes.set_xlabel("similarity to base")
     legend(figure)
     return figure
@@ -180,7 +181,7 @@ def recovery(
                 line(axes, trained, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, after CL")
             _layers(axes, shown)
             if i == 0:
-                axes.set_title(f"{level}: {tables.METRICS[metric]}", fontsize=8.5)
+                axes.set_title(f"{level}: {METRICS[metric]}", fontsize=8.5)
     for axes in grid[:, 0]:
         axes.set_ylabel("similarity")
     legend(figure)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from realign import tables
 from realign.figures.style import GREY, colour, grid_of, least_span, legend, line, styled
+from realign.metrics import headline, metric_title
 
 _POLICY = {
     "accuracy_greedy": "greedy accuracy",
@@ -22,7 +22,7 @@ START = pd.DataFrame({"step": [0], "value": [1.0], "low": [1.0], "high": [1.0]})
 @styled
 def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
     """Along tuning: behaviour of the policy above, similarity of the representation to base below."""
-    metrics = tables.headline(drift)
+    metrics = headline(drift)
     columns = max(len(_POLICY), len(metrics))
     figure, grid = grid_of(2, columns, (max(1.9, 8 / columns), 2.2))
     base = policy[policy["role"] == "base"]
@@ -40,7 +40,7 @@ def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
             line(axes, path, "step", colour(str(role)), str(role))
         axes.axhline(1, color=GREY, lw=1, ls=":")
         least_span(axes)
-        axes.set_title(tables.metric_title(metric).replace(", ", "\n"), fontsize=8.5)
+        axes.set_title(metric_title(metric).replace(", ", "\n"), fontsize=8.5)
         axes.set_xlabel("tuning step")
     for axes in [*grid[0, len(_POLICY) :], *grid[1, len(metrics) :]]:
         axes.set_axis_off()
@@ -53,7 +53,7 @@ def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
 @styled
 def drift_per_behaviour(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
     """How far the representation moves (1 − similarity) for how far behaviour moves (KL to base)."""
-    metrics = tables.headline(drift)
+    metrics = headline(drift)
     figure, grid = grid_of(1, len(metrics), (max(1.9, 8 / len(metrics)), 2.5))
     where = policy[["role", "step", "kl"]]
     for axes, metric in zip(grid[0], metrics, strict=True):
@@ -66,7 +66,7 @@ def drift_per_behaviour(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
             )
             axes.errorbar(mine["kl"], 1 - mine["value"], error, fmt="none", color=colour(str(role)), lw=1)
         least_span(axes)
-        axes.set_title("1 − " + tables.metric_title(metric).replace(", ", "\n"), fontsize=8.5)
+        axes.set_title("1 − " + metric_title(metric).replace(", ", "\n"), fontsize=8.5)
         axes.set_xlabel("KL to base (nats / token)")
     legend(figure)
     return figure

@@ -26,6 +26,7 @@ from realign.figures.style import (
     line,
     styled,
 )
+from realign.metrics import METRICS
 from realign.writing import between
 
 
@@ -68,7 +69,7 @@ def layer_heatmaps(
                 axes.xaxis.label.set_fontsize(7)
                 axes.tick_params(labelsize=7, labelleft=j == 0)
     if image is not None:
-        figure.colorbar(image, ax=grid, shrink=0.7, label=tables.METRICS[metric], extend="min")
+        figure.colorbar(image, ax=grid, shrink=0.7, label=METRICS[metric], extend="min")
     return figure
 
 
@@ -93,7 +94,7 @@ def layer_profiles(
 
     Args:
         groups: reports by what they are; a line for each pair.
-        metric: a name in :data:`realign.tables.METRICS`.
+        metric: a name in :data:`realign.metrics.METRICS`.
         ceilings: noise ceilings by group, bands in that group's column.
         estimators: which rows, of 'reference' and 'paper'.
         k: neighbours for 'knn'.
@@ -116,7 +117,7 @@ def layer_profiles(
             least_span(axes)
             axes.set_title(": ".join(filter(None, [group, f"{estimator} estimator"])))
             layer_axis(axes, last)
-        grid[i, 0].set_ylabel(tables.METRICS[metric] + (f", k = {k}" if k and metric == "knn" else ""))
+        grid[i, 0].set_ylabel(METRICS[metric] + (f", k = {k}" if k and metric == "knn" else ""))
     legend(figure)
     return figure
 
@@ -310,7 +311,7 @@ def joined_means(stages: Mapping[str, Reports], ceilings: Ceilings, label: str, 
         axes.set_xticks(range(len(stages)), list(stages))
         axes.set_xlim(-0.35, len(stages) - 0.6)
         least_span(axes)
-        axes.set_title(tables.METRICS[metric], fontsize=8)
+        axes.set_title(METRICS[metric], fontsize=8)
     grid[0, 0].set_ylabel(label)
     legend(figure)
     return figure

@@ -200,11 +200,10 @@ def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
     bits = keys.contiguous().view(torch.int32)
     generator = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(keys.device) * 2 + 1
-    for width in (64, len(odd)):  # rows that differ in their first columns need no further look
-        parts = (part[:, :width].long() * odd[:width] for part in bits.split(STRIP))
-        values, inverse = torch.unique(
-            torch.cat([p.sum(1) for p in parts]), return_inverse=True
-        )  # wraps around
+    # Rows that differ in their first columns need no further look. (The sums wrap around.)
+    for width in sorted({min(64, len(odd)), len(odd)}):
+        hashes = [(part[:, :width].long() * odd[:width]).sum(1) for part in bits.split(STRIP)]
+        values, inverse = torch.unique(torch.cat(hashes), return_inverse=True)
         if len(values) == len(keys):
             return None, None
     rows = torch.arange(len(keys), device=keys.device)

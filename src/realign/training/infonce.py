@@ -263,14 +263,12 @@ def backward(
             # So that memory does not grow with the number of chunks: shortest first, because what stays (cast
             # weights, gradients) then lies between small blocks; and no chunk's output is kept under a name,
             # because the nodes of its graph part the blocks that it freed, which then cannot be joined.
-            stop = len(order)
+            shares = gradient.split([len(chunk) for chunk in chunks])
             for index in reversed(range(len(chunks))):
-                chunk = chunks[index]
                 replays[index].restore()
                 sync = nullcontext() if index == 0 or not hasattr(model, "no_sync") else model.no_sync()
                 with sync:
-                    encode(chunk).backward(gradient[stop - len(chunk) : stop])
-                stop -= len(chunk)
+                    encode(chunks[index]).backward(shares[index])
         after.restore()
     return StepResult(
         float(loss.detach()),

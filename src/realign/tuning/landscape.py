@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from realign import batching
 from realign.tuning import policy
 
 _BATCH = 24
@@ -150,12 +151,7 @@ def _batches(model: Any, written: Written, pad: int) -> list[tuple[list[int], di
     texts = [[*p, *c] for p, c in zip(written.prompts, written.completions, strict=True)]
     for start in range(0, len(texts), _BATCH):
         batch = list(range(start, min(start + _BATCH, len(texts))))
-        width = max(len(texts[i]) for i in batch)
-        ids = torch.full((len(batch), width), pad)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(batch):
-            ids[row, : len(texts[i])] = torch.tensor(texts[i])
-            mask[row, : len(texts[i])] = 1
+        ids, mask, _ = batching.pad([texts[i] for i in batch], [0] * len(batch), pad)
         found.append((batch, {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}))
     return found
 
