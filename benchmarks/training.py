@@ -56,6 +56,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     from realign import backbones, batching
     from realign.texts.pairs import PairSet
+    from realign.training import cpu
     from realign.training import model as models
     from realign.training.data import Tokenized
     from realign.training.infonce import LossSettings, backward
@@ -68,6 +69,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     encoder.config.use_cache = False
     model = models.assemble(encoder, tokenizer, args.tokens).train()
     device = torch.device(args.device)
+    if args.measure == "ours" and device.type == "cpu":
+        cpu.prepare(encoder)  # as the trainer does
     half = args.dtype == "bfloat16"
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
     data = Tokenized(

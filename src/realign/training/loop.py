@@ -29,8 +29,8 @@ from realign.config import Recipe
 from realign.errors import RealignError
 from realign.hardware import Compute
 from realign.store import peak_memory_gib
+from realign.training import cpu, sharding
 from realign.training import model as models
-from realign.training import sharding
 from realign.training.data import Plan, Tokenized
 from realign.training.infonce import Batch, LossSettings, backward
 
@@ -108,6 +108,8 @@ class Trainer(SentenceTransformerTrainer):
             sharding.shard(cast(Any, model[0]).model, args.device)
         super().__init__(model=model, args=args)
         self.is_distributed_loading_by_transformers = sharded  # or accelerate would wrap the model
+        if compute.device.type == "cpu" and self.args.world_size == 1:
+            cpu.prepare(cast(Any, model[0]).model)
         self.recipe = recipe
         self.items = _Batches(data, batches)
         self.compute = compute
