@@ -107,3 +107,11 @@ def test_outside_a_project_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("REALIGN_ROOT", str(tmp_path))
     with pytest.raises(RealignError, match="no such file"):
         cfg.load_families(paths.data() / "families.toml")
+
+
+def test_a_toml_file_can_say_that_all_weights_are_trained():
+    settings = {"data": ["docs"], "lora": False}
+    assert cfg.parse(cfg.Recipe, settings, "row") == cfg.Recipe(data=("docs",), lora=None)
+    assert cfg.parse(cfg.Recipe, {**settings, "lora": {"rank": 8}}, "row").lora.rank == 8
+    with pytest.raises(UsageError, match="lora"):
+        cfg.parse(cfg.Recipe, {**settings, "lora": True}, "row")

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from realign.errors import RealignError, UsageError, unknown
 
@@ -93,7 +93,9 @@ class Recipe(Config):
         default=2.0, ge=1, description="'temperature' only: sets weigh by size^(1/T); 1 is by size"
     )
     chunk_tokens: int = Field(default=8192, ge=16, description="token budget of one forward pass")
-    lora: LoRA | None = None
+    lora: LoRA | None = Field(
+        default=None, description="train a low-rank adapter; false (TOML has no null) or None: all weights"
+    )
     dtype: DType = "auto"
     gradient_checkpointing: bool = False
     symmetric: bool = False
@@ -106,6 +108,11 @@ class Recipe(Config):
     )
     save_steps: tuple[int, ...] = Field(default=(), description="steps whose model is kept as well")
     checkpoint_steps: int = Field(default=100, ge=1)
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _false_is_none(cls, value: Any) -> Any:
+        return None if value is False else value
 
 
 class HRSASettings(Config):

@@ -183,7 +183,7 @@ def sweep_markdown(table: Path) -> str:
     """Render a recorded sweep over recipes as a Markdown table: best mean first, rows without one last."""
     frame = pd.read_csv(table, comment="#", dtype=str, keep_default_na=False)
     frame = frame.sort_values("mean", key=lambda column: -pd.to_numeric(column))
-    dropped = {"seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss", "lora_rank"}
+    dropped = {"seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss"}
     shown = frame[[c for c in frame.columns if c not in dropped]].replace("", EMPTY)
     return markdown(shown.rename(columns=lambda name: name.replace("_", " "))) + "\n"
 
