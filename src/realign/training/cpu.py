@@ -14,8 +14,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "realign_products"
-# torch's own attention needs about 30 ms to go back through a layer in bfloat16, whatever the length
-# (torch 2.13, 1,296 tokens, 2 cores); plain products need 9 for texts of 48 tokens and the same from 256 on.
+# torch's own attention needs about 30 ms to go back through a layer in bfloat16, whatever the length (torch 2.13, 1,296
+# tokens, 2 cores); products need 6 for texts of 48 tokens, 9 for 128 and hardly less than torch from 256 on.
 SHORT = 128
 
 
