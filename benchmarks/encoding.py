@@ -31,11 +31,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from realign import backbones, config, hardware, paths
-from realign.embedding import Embedder
+from realign import config, hardware, paths
 from realign.evaluation import code, instructions, run, suites
 from realign.evaluation.encoder import TaskEncoder
 from realign.evaluation.tasks import make
+from realign.models import loading
+from realign.models.embedder import Embedder
 from realign.texts import corpus
 from realign.texts.splits import sample
 
@@ -62,7 +63,7 @@ def load(source: str | Path, device: str) -> tuple[Any, Any]:
         if source == LAPTOP
         else config.Backbone(source=source)
     )
-    return backbones.load(backbone, attention="bidirectional", device=device)
+    return loading.load(backbone, attention="bidirectional", device=device)
 
 
 def sentence_transformer(model: Any, tokenizer: Any, folder: Path, device: str, tokens: int) -> Any:

@@ -54,7 +54,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     """Time forward and backward of one batch in this process; peak memory in GiB."""
     import torch
 
-    from realign import backbones, batching
+    from realign.models import batching, loading
     from realign.texts.pairs import PairSet
     from realign.training import cpu
     from realign.training import model as models
@@ -63,9 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from realign.training.loop import peak_memory
 
     queries, positives, negatives = triples(args.batch)
-    encoder, tokenizer = backbones.load(
-        backbone(args.backbone), attention="bidirectional", device=args.device
-    )
+    encoder, tokenizer = loading.load(backbone(args.backbone), attention="bidirectional", device=args.device)
     encoder.config.use_cache = False
     model = models.assemble(encoder, tokenizer, args.tokens).train()
     device = torch.device(args.device)

@@ -25,10 +25,12 @@ family = ""  # a backbone family of data/families.toml; empty: the profile's
 seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
 
 # %%
-from realign import claims, figures, gains, pipeline, tables
+from realign.findings import claims, gains
+from realign.display import figures, tables
+from realign.study import open_study
 
 figures.setup()
-study = pipeline.study(
+study = open_study(
     profile, family=family or None, seeds=seeds or None,
 )
 

@@ -30,10 +30,12 @@ attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the pr
 controls = []  # further siblings followed along tuning, for example ["random-reward"]; empty: all that the family has
 
 # %%
-from realign import claims, figures, pipeline, tables
+from realign.findings import claims
+from realign.display import figures, tables
+from realign.study import open_study
 
 figures.setup()
-study = pipeline.study(
+study = open_study(
     profile, family=family or None, seeds=seeds or None, texts=texts or None, n_texts=n_texts or None,
     k=k or None, attention=attention or None, controls=controls or None,
 )

@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from realign import doctor, paths
+from realign import paths
+from realign.cli import doctor
 
 
 def _declared() -> list[Requirement]:

@@ -324,7 +324,7 @@ def load_families(path: Path) -> dict[str, Family]:
     """Load a registry (data/families.toml); an adapter's ``base`` may name a role of its family.
 
     Relative ``path:`` and ``adapter:`` locations stay relative: they are resolved against the
-    project root by :mod:`realign.backbones`, so that keys do not depend on where a clone lies.
+    project root by :mod:`realign.models.loading`, so that keys do not depend on where a clone lies.
     """
     families: dict[str, Family] = {}
     for name, entry in read_toml(path).items():

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from realign import backbones
 from realign.config import Backbone
-from realign.embedding import Embedder
+from realign.models import loading
+from realign.models.embedder import Embedder
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Embedder:
-    return Embedder(*backbones.load(Backbone(source="random:1/qwen3"), attention="bidirectional"))
+    return Embedder(*loading.load(Backbone(source="random:1/qwen3"), attention="bidirectional"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realign.embedding import Embedder
 from realign.errors import RealignError, UsageError
 from realign.evaluation import instructions, run, suites
+from realign.models.embedder import Embedder
 
 TABLE = instructions.load()
 

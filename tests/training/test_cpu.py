@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from realign import backbones
+from realign.models import loading
 from realign.training import cpu
 
 
@@ -207,6 +207,6 @@ def test_bidirectional_attention_is_still_proven() -> None:
     from realign import config, paths
 
     family = config.load_families(paths.data() / "families.toml")["tiny-llama"]
-    encoder, tokenizer = backbones.load(family.roles["base"], attention="bidirectional")
+    encoder, tokenizer = loading.load(family.roles["base"], attention="bidirectional")
     cpu.prepare(encoder)
-    backbones.prove_attention(encoder, tokenizer, "bidirectional")
+    loading.prove_attention(encoder, tokenizer, "bidirectional")

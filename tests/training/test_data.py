@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from realign import backbones
-from realign.batching import query_prefix
 from realign.config import Backbone
 from realign.errors import RealignError
+from realign.models import loading
+from realign.models.batching import query_prefix
 from realign.texts.pairs import PairSet
 from realign.training.data import Tokenized, plan, share
 
@@ -62,7 +62,7 @@ def test_queries_are_shared_by_size_or_equally_or_between_the_two_by_temperature
 
 
 def test_a_text_that_occurs_twice_is_encoded_once_and_an_instruction_makes_it_another() -> None:
-    tokenizer = backbones.load_tokenizer(Backbone(source="random:0/llama"))
+    tokenizer = loading.load_tokenizer(Backbone(source="random:0/llama"))
     one = PairSet("a", "Find it", ["q", "r"], ["p", "Q"], [["p2"], ["p", "p2"]])
     data = Tokenized([one], tokenizer, max_query_tokens=64, max_passage_tokens=64)
     batch = data.batch(0, [0, 1])
@@ -80,7 +80,7 @@ def test_a_text_that_occurs_twice_is_encoded_once_and_an_instruction_makes_it_an
 
 
 def test_lengths_are_cut_separately_for_queries_and_passages() -> None:
-    tokenizer = backbones.load_tokenizer(Backbone(source="random:0/llama"))
+    tokenizer = loading.load_tokenizer(Backbone(source="random:0/llama"))
     one = PairSet("a", "", ["q" * 100, "s" * 100], ["p" * 100, "t" * 100], [[], []])
     batch = Tokenized([one], tokenizer, max_query_tokens=20, max_passage_tokens=30).batch(0, [0, 1])
     assert [len(batch.ids[u]) for u in (*batch.queries, *batch.candidates)] == [20, 20, 30, 30]

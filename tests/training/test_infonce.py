@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaModel
 
-from realign.batching import pad
+from realign.models.batching import pad
 from realign.training import infonce, sharding
 from realign.training.infonce import Batch, LossSettings
 

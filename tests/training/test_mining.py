@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realign import backbones, cli
-from realign.batching import query_prefix
+from realign import cli
 from realign.config import Backbone
 from realign.errors import UsageError
+from realign.models import loading
+from realign.models.batching import query_prefix
 from realign.texts import pairs
 from realign.texts.splits import normalise
 from realign.training import mining
@@ -20,7 +21,7 @@ from realign.training import model as models
 
 @pytest.fixture(scope="module")
 def miner():
-    encoder, tokenizer = backbones.load(Backbone(source="random:0/llama"), attention="bidirectional")
+    encoder, tokenizer = loading.load(Backbone(source="random:0/llama"), attention="bidirectional")
     return models.assemble(encoder, tokenizer, 64).eval()
 
 

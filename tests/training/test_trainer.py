@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from realign import hardware
-from realign.batching import query_prefix
 from realign.config import Backbone, LoRA, Recipe
-from realign.embedding import Embedder
 from realign.errors import RealignError, UsageError
+from realign.models.batching import query_prefix
+from realign.models.embedder import Embedder
 from realign.texts import corpus
 from realign.texts.pairs import PairSet
 from realign.training import loop, parallel, trainer
@@ -174,11 +174,11 @@ def test_another_seed_gives_another_model(trained: Path, tmp_path: Path, capsys)
 
 
 def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
-    from realign import backbones
+    from realign.models import loading
 
     recipe = RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2)})
     after = load_file(run(tmp_path, recipe) / "model.safetensors")
-    before = backbones.load(BACKBONE, attention="bidirectional")[0].state_dict()
+    before = loading.load(BACKBONE, attention="bidirectional")[0].state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert changed
     assert all("proj" in name for name in changed)
@@ -186,13 +186,13 @@ def test_a_merged_adapter_changes_linear_layers_only(tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_also_kept_by_itself_and_gives_the_vectors_of_the_merged_model(tmp_path) -> None:
-    from realign import backbones
+    from realign.models import loading
 
     run(tmp_path, RECIPE.model_copy(update={"epochs": 0.5, "lora": LoRA(rank=2, merge=False)}))
     alone = Backbone(source=f"adapter:{tmp_path / 'adapter'}", base=BACKBONE)
-    ours = Embedder(*backbones.load(alone, attention="bidirectional"))
+    ours = Embedder(*loading.load(alone, attention="bidirectional"))
     merged = Embedder.from_directory(tmp_path / "model")
-    untrained = Embedder(*backbones.load(BACKBONE, attention="bidirectional"))
+    untrained = Embedder(*loading.load(BACKBONE, attention="bidirectional"))
     texts = ["amber birch is here", "x"]
     assert np.abs(ours.encode(texts) - merged.encode(texts)).max() < 1e-6
     assert np.abs(untrained.encode(texts) - merged.encode(texts)).max() > 1e-4

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from realign import backbones, hardware
+from realign import hardware
+from realign.behaviour import problems
 from realign.config import Backbone, DType, LoRA, PolicySettings, RLVRSettings, SFTSettings
 from realign.errors import UsageError
-from realign.tuning import adapters, problems, rlvr, sft
+from realign.models import loading
+from realign.tuning import adapters, rlvr, sft
 from realign.tuning.optimiser import MasterAdamW
 
 TINY = Backbone(source="random:0/llama")
@@ -56,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_run_writes_adapters_that_load_and_moved(made: dict[str, Any], method: str) -> None:
     saved, out = made[method]
     assert saved == {2: out / "step-2", 3: out / "final"}
-    base = backbones.load_lm(TINY)[0].state_dict()
+    base = loading.load_lm(TINY)[0].state_dict()
     moved = {}
     for step, folder in saved.items():
         assert {p.name for p in folder.iterdir()} == {
@@ -67,7 +69,7 @@ def test_a_run_writes_adapters_that_load_and_moved(made: dict[str, Any], method:
         assert all(
             t.dtype == torch.bfloat16 for t in load_file(folder / "adapter_model.safetensors").values()
         )
-        tuned = backbones.load_lm(Backbone(source=f"adapter:{folder}", base=TINY))[0].state_dict()
+        tuned = loading.load_lm(Backbone(source=f"adapter:{folder}", base=TINY))[0].state_dict()
         moved[step] = sum(float((tuned[k] - base[k]).abs().sum()) for k in base)
     assert 0 < moved[2] < moved[3]
 

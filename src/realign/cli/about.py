@@ -18,7 +18,7 @@ def doctor() -> None:
 
     Example: realign doctor
     """
-    from realign import doctor as check
+    from realign.cli import doctor as check
 
     for line in check.report():
         print(line)
@@ -33,13 +33,14 @@ def families() -> None:
 
     Example: realign families
     """
-    from realign import doctor, registry
+    from realign.cli import doctor
+    from realign.models import compatibility
 
     hub = doctor.hub_reachable()[0]
     torn = []
     for family in cfg.load_families(paths.data() / "families.toml").values():
         print(family.name + (f"  ({family.note})" if family.note else ""))
-        verdicts = {role: (agrees, why) for role, agrees, why in registry.check(family, hub=hub)}
+        verdicts = {role: (agrees, why) for role, agrees, why in compatibility.check(family, hub=hub)}
         for role, backbone in family.roles.items():
             facts = "; ".join(x for x in (backbone.license, backbone.origin, backbone.note) if x)
             print(f"  {role:<16}{backbone.source}" + (f"  [{facts}]" if facts else ""))

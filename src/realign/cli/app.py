@@ -71,7 +71,7 @@ def join_parameters(arguments: list[str]) -> list[str]:
 
 def parameters(pairs: list[str] | None) -> dict[str, Any]:
     """Read NAME=VALUE pairs; values are read as in a notebook's parameter cell."""
-    from realign.chapters import parse_value
+    from realign.book.chapters import parse_value
 
     found: dict[str, Any] = {}
     for pair in pairs or []:

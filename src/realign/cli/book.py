@@ -30,11 +30,12 @@ def book(
 
     Example: realign book --profile laptop
     """
-    from realign import chapters, launch, pipeline
+    from realign.book import chapters
+    from realign.study import launch, open_study, require
 
     fresh(ignore_published)
-    study = pipeline.study(profile)
-    pipeline.require(study.profile)
+    study = open_study(profile)
+    require(study.profile)
     launch.run(study, study.nodes(), launcher)
     if launcher == "slurm":
         return
@@ -57,7 +58,7 @@ def chapter(
 
     Example: realign chapter rq2 -p family smollm2-135m -p k "[5,20]"
     """
-    from realign import chapters
+    from realign.book import chapters
 
     fresh(ignore_published)
     given = {"profile": profile, **parameters(parameter)}
@@ -75,7 +76,7 @@ def notebooks(
 
     Example: realign notebooks && papermill notebooks/rq2_backbone_geometry.ipynb out.ipynb -p n_texts 50
     """
-    from realign import chapters
+    from realign.book import chapters
 
     for name in chapters.CHAPTERS:
         print(chapters.convert(name, folder))
@@ -90,9 +91,9 @@ def status(profile: Profile = "laptop") -> None:
     from collections import Counter
     from datetime import UTC, datetime
 
-    from realign import pipeline
+    from realign.study import open_study
 
-    study = pipeline.study(profile)
+    study = open_study(profile)
     rows = list(study.store.listing())
     print(f"{'stage':<14}{'layer':<11}{'count':>6}{'MB':>9}  newest")
     groups = sorted({(a.manifest["stage"], a.layer) for a in rows})
@@ -124,9 +125,9 @@ def plan(profile: Profile = "laptop") -> None:
 
     Example: realign plan --profile paper
     """
-    from realign import pipeline
+    from realign.study import open_study
 
-    study = pipeline.study(profile)
+    study = open_study(profile)
     missing = study.graph.missing(study.nodes())
     for node in missing:
         print(f"{node.request.key[:12]}  {node.label}")

@@ -28,12 +28,13 @@ def _tune(
     method: str = "",
     role: str = "",
 ) -> None:
-    from realign import pipeline, tuning
+    from realign import tuning
+    from realign.study import open_study
     from realign.tuning.adapters import rank
 
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty: name a new directory for the adapter")
-    study = pipeline.study(profile, family=family)
+    study = open_study(profile, family=family)
     settings: Any = study.models.tuning(role) if role else getattr(study.profile, method)
     asked = {"seed": seed, "steps": steps}
     changes = {name: value for name, value in asked.items() if value is not None}
@@ -130,12 +131,12 @@ def train(
 
     Example: realign train reason --seed 1
     """
-    from realign import pipeline
+    from realign.study import open_study
     from realign.training.parallel import VARIABLE, read_flag
 
     read_flag(parallel)
     os.environ[VARIABLE] = parallel
-    study = pipeline.study(profile, family=family)
+    study = open_study(profile, family=family)
     artifact = study.graph.run(study.models.train_node(role, seed))
     print(f"the embedding model: {artifact.path / 'model'} (open it with SentenceTransformer)")
 
@@ -207,10 +208,10 @@ def sweep(
 
     Example: realign sweep data/sweeps/laptop-recipe.toml
     """
-    from realign import pipeline
+    from realign.study import open_study
     from realign.training import sweep as sweeps
 
-    study = pipeline.study(profile, family=family)
+    study = open_study(profile, family=family)
     model = study.models.model(role)
     found = sweeps.run(
         study.models.backbone(model),

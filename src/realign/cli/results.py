@@ -49,10 +49,10 @@ def evaluate(
 
     Example: realign evaluate base:0 --suite laptop-code
     """
-    from realign import pipeline
     from realign.evaluation import run
+    from realign.study import open_study
 
-    study = pipeline.study(profile, family=family, dtype=dtype)
+    study = open_study(profile, family=family, dtype=dtype)
     failed = 0
     for name in suite or study.profile.suites:
         frame = study.scoring.evaluate(
@@ -80,12 +80,12 @@ def export(
 
     Example: realign export reason:0 --output my/reason-emb
     """
-    from realign import pipeline
+    from realign.study import open_study
 
     role, _, seed = model.partition(":")
     if not seed.isdigit():
         raise UsageError(f"model '{model}' must be ROLE:SEED, for example base:0")
-    pipeline.study(profile, family=family).scoring.export(role, int(seed), output)
+    open_study(profile, family=family).scoring.export(role, int(seed), output)
     print(f"the embedding model: {output} (open it with SentenceTransformer; README.md has its scores)")
 
 
@@ -102,9 +102,10 @@ def compare(
 
     Example: realign compare base reason@12
     """
-    from realign import hrsa, pipeline
+    from realign import hrsa
+    from realign.study import open_study
 
-    study = pipeline.study(profile, family=family)
+    study = open_study(profile, family=family)
     artifact = study.graph.run(study.similarity.node(study.models.reader(a), study.models.reader(b)))
     print(hrsa.drift_summary(hrsa.Report.load(artifact.path)).to_string(index=False))
     print(f"the report: {artifact.path}")
@@ -116,12 +117,13 @@ def publish(profile: Profile = "laptop") -> None:
 
     Example: realign publish --profile laptop
     """
-    from realign import figures, pipeline
+    from realign.display import figures
+    from realign.study import PUBLISHED, open_study
 
-    study = pipeline.study(profile)
+    study = open_study(profile)
     count = 0
     for node in study.nodes():
-        if node.request.stage in pipeline.PUBLISHED:
+        if node.request.stage in PUBLISHED:
             artifact = study.store.find(node.request)
             if artifact is None:
                 raise RealignError(f"{node.label} is not computed yet: run 'realign book -P {profile}' first")
@@ -147,11 +149,11 @@ def verify(
 
     Example: realign verify --stage policy --limit 1
     """
-    from realign import pipeline
+    from realign.study import PUBLISHED, open_study, verify
 
-    if stage and stage not in pipeline.PUBLISHED:
-        raise unknown("published stage", stage, pipeline.PUBLISHED)
-    rows = pipeline.verify(pipeline.study(profile), stage, limit)
+    if stage and stage not in PUBLISHED:
+        raise unknown("published stage", stage, PUBLISHED)
+    rows = verify(open_study(profile), stage, limit)
     worst = 0.0
     for label, difference in rows:
         worst = max(worst, difference)

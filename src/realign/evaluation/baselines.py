@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mteb.models.model_meta import ModelMeta
 
-from realign.embedding import Stats
+from realign.models.embedder import Stats
 
 
 class RandomVectors:

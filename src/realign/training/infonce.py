@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from realign.batching import budget_batches, pad
-from realign.embedding import mean_pool
+from realign.models.batching import budget_batches, pad
+from realign.models.embedder import mean_pool
 
 Tensor = torch.Tensor
 # A new pass starts where lengths have fallen by this share, once the old one has this many positions.

@@ -28,7 +28,7 @@ from realign import progress
 from realign.config import Recipe
 from realign.errors import RealignError
 from realign.hardware import Compute
-from realign.store import peak_memory_gib
+from realign.study.store import peak_memory_gib
 from realign.training import cpu, sharding
 from realign.training import model as models
 from realign.training.data import Plan, Tokenized

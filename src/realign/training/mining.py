@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from realign.batching import query_prefix
 from realign.errors import UsageError
+from realign.models.batching import query_prefix
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from realign import backbones
 from realign.config import Backbone, Recipe
+from realign.models import loading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def merged(transformer: Any) -> Iterator[None]:
 def save_adapter(model: Any, folder: Path, backbone: Backbone) -> None:
     """Write a LoRA adapter by itself, so that it loads as ``adapter:FOLDER`` with the backbone as base.
 
-    Its names are those of the model with its language-model head, as :func:`realign.backbones.load`
+    Its names are those of the model with its language-model head, as :func:`realign.models.loading.load`
     expects; the base is named by its source, never by a path of this machine.
     """
     from peft import get_peft_model_state_dict
@@ -148,7 +148,7 @@ def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
             "---",
             "library_name: sentence-transformers",
             "pipeline_tag: sentence-similarity",
-            f"license: {backbones.root(backbone).license or 'other'}",
+            f"license: {loading.root(backbone).license or 'other'}",
             "---",
             "",
             f"# {backbone.source} after contrastive learning",
@@ -169,7 +169,7 @@ def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
             "```json",
             json.dumps(
                 {
-                    "backbone": backbones.digest(backbone),
+                    "backbone": loading.digest(backbone),
                     "recipe": recipe.model_dump(mode="json"),
                     **facts,
                     "versions": versions,

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realign import backbones, config, hardware
+from realign import config, hardware
 from realign.config import Backbone, Recipe
-from realign.embedding import Embedder
+from realign.models import loading
+from realign.models.embedder import Embedder
 from realign.texts import pairs, splits
 from realign.training import trainer
 from realign.training.data import share
@@ -110,7 +111,7 @@ def run(
         return {**found, "mean": round(float(np.mean(list(found.values()))), 2)}
 
     if UNTRAINED not in done:
-        model, tokenizer = backbones.load(backbone, attention=base.attention, local=local)
+        model, tokenizer = loading.load(backbone, attention=base.attention, local=local)
         embedder = Embedder(model, tokenizer, max_tokens=longest, device=compute.device, dtype=compute.dtype)
         add(table, {"name": UNTRAINED, **scored(embedder)}, list(parts))
         del embedder, model

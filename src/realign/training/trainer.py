@@ -12,10 +12,10 @@ from typing import Any, cast
 import pandas as pd
 import torch
 
-from realign import backbones, batching
 from realign.config import Backbone, Recipe
 from realign.errors import RealignError
 from realign.hardware import Compute
+from realign.models import batching, loading
 from realign.texts import overlap, pairs
 from realign.training import model as models
 from realign.training import sharding
@@ -87,7 +87,7 @@ def train(
         raise RealignError(
             f"save_steps: {late[0]} is not a step before the last of this run's {len(batches)}"
         )
-    encoder, tokenizer = backbones.load(
+    encoder, tokenizer = loading.load(
         backbone,
         attention=recipe.attention,
         device="cpu" if sharded else compute.device,  # (no device need hold it whole)

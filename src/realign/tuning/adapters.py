@@ -16,13 +16,13 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from realign import backbones
+from realign.behaviour import policy
+from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
 from realign.errors import UsageError
 from realign.hardware import Compute
+from realign.models import loading
 from realign.progress import bar
-from realign.tuning import policy
-from realign.tuning import problems as problem_sets
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -74,7 +74,7 @@ def load_policy(
 
     if base.kind == "adapter":
         raise UsageError(f"{base.source}: tuning starts from a base, not from an adapter")
-    model, tokenizer = backbones.load_lm(
+    model, tokenizer = loading.load_lm(
         base, dtype=compute.dtype, device=compute.device, local=local, attn_implementation="eager"
     )
     head = model.get_output_embeddings()
@@ -196,7 +196,7 @@ def validator(
     """Return a function that measures the model as a policy on validation problems.
 
     Its result has accuracies (greedy, and sampled once) with Wilson intervals, entropy, KL to the base
-    and completion length; see :func:`realign.tuning.policy.measure`.
+    and completion length; see :func:`realign.behaviour.policy.measure`.
     """
     asked = PolicySettings(
         task=settings.task,

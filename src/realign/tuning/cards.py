@@ -6,9 +6,9 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from realign.behaviour import policy
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import policy
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realign import hardware
+from realign.behaviour import policy
+from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, cards, policy, sft
-from realign.tuning import problems as problem_sets
+from realign.tuning import adapters, cards, sft
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def run(
         out: receives ``warm-start`` if there is one, ``step-N`` for every save step, ``final``, ``log.csv`` (step, reward,
             reward_std, entropy and kl to the base in nats a token, completion_length in tokens, loss,
             grad_norm, learning_rate, seconds) and ``validation.csv`` (step, and what
-            :func:`realign.tuning.policy.measure` gives on validation problems, every
+            :func:`realign.behaviour.policy.measure` gives on validation problems, every
             ``validate_every`` steps). A run that was killed goes on when ``out`` is the same.
         local: directory of the materialised base.
         compute: device and dtype; chosen for this hardware if None.

@@ -1,0 +1,1 @@
+"""How findings are shown: formats, tables and figures."""

