@@ -1,0 +1,69 @@
+"""Checks of arguments, shared by the public functions."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def real_array(values: ArrayLike, dimensions: str, *, missing: bool = False) -> Floats:
+    """Return an array-like of real numbers as float64.
+
+    Args:
+        values: list, array, pandas Series or frame.
+        dimensions: what its dimensions are called, for example "tasks, seeds"; decides their number.
+        missing: allow NaN.
+
+    Raises:
+        TypeError: the values are not real numbers.
+        ValueError: another number of dimensions, no value, or one that is not finite.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ValueError("values have masked entries: leave them out")
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and array.ndim and all(_is_real(v) for v in array.flat):
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"values must be real numbers, got {type(values).__name__} of {array.dtype}")
+    if array.ndim != dimensions.count(",") + 1 or array.size == 0:
+        raise ValueError(f"values must have shape ({dimensions}) with at least one value, got {array.shape}")
+    array = array.astype(np.float64)
+    bad = np.isinf(array) if missing else ~np.isfinite(array)
+    if bad.any():
+        raise ValueError(f"value {int(np.argmax(bad))} is not finite")
+    return array
+
+
+def checked_level(level: float) -> float:
+    """Return a coverage, which lies between 0 and 1."""
+    if not _is_real(level):
+        raise TypeError(f"level must be a number, got {level!r}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    return float(level)
+
+
+def checked_margin(margin: float) -> float:
+    """Return an equivalence margin, which is positive and finite."""
+    if not _is_real(margin):
+        raise TypeError(f"margin must be a number, got {margin!r}")
+    if not 0 < margin < np.inf:
+        raise ValueError(f"margin must be positive and finite, got {margin}")
+    return float(margin)
+
+
+def checked_count(count: int, name: str, least: int = 1) -> int:
+    """Return a whole number that is at least ``least``."""
+    if not isinstance(count, Integral) or isinstance(count, bool):
+        raise TypeError(f"{name} must be a whole number, got {count!r}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return int(count)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
