@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from realign.config import Backbone, Family
-from realign.models import compatibility, loading
+from realign.models import compatibility, sources
 
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
     monkeypatch.setenv("REALIGN_CACHE", str(tmp_path / "cache"))
     for name in ("base", "other"):
-        loading.materialize(Backbone(source="random:0/llama"), tmp_path / name, cache=tmp_path / "cache")
+        sources.materialize(Backbone(source="random:0/llama"), tmp_path / name, cache=tmp_path / "cache")
     roles = {
         "base": Backbone(source=f"path:{tmp_path / 'base'}"),
         "reason": Backbone(source=f"path:{tmp_path / 'other'}"),

@@ -14,11 +14,11 @@ import torch
 from realign import config
 from realign.config import Backbone
 from realign.errors import RealignError, UsageError
-from realign.models import loading, sources
+from realign.models import compatibility, loading, pretrained, sources, untrained
 
 TINY = Backbone(source="random:0/llama")
 QWEN = Backbone(source="random:0/qwen3")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +106,7 @@ def test_a_random_backbone_is_its_seed(tmp_path: Path) -> None:
     weights = {}
     for name, source in {"a": "random:0/llama", "b": "random:0/llama", "c": "random:1/llama"}.items():
         torch.manual_seed(99 if name == "b" else 5)
-        where = loading.materialize(Backbone(source=source), tmp_path / name, cache=tmp_path)
+        where = sources.materialize(Backbone(source=source), tmp_path / name, cache=tmp_path)
         weights[name] = loading.load_lm(Backbone(source=source), local=where)[0].state_dict()
     key = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(weights["a"][key], weights["b"][key])
@@ -125,11 +125,11 @@ def test_the_random_tokenizer_is_lossless_and_has_chat_markers() -> None:
 @pytest.mark.parametrize("source", ["random:x/llama", "random:0/bert"])
 def test_a_malformed_random_source_is_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"whole number|unknown architecture"):
-        loading.materialize(Backbone(source=source), tmp_path, cache=tmp_path)
+        sources.materialize(Backbone(source=source), tmp_path, cache=tmp_path)
 
 
 def test_a_path_source_loads_and_its_digest_follows_the_content(tmp_path: Path) -> None:
-    loading.materialize(TINY, tmp_path / "m", cache=tmp_path)
+    sources.materialize(TINY, tmp_path / "m", cache=tmp_path)
     backbone = Backbone(source=f"path:{tmp_path / 'm'}")
     model, _ = loading.load(backbone, attention="bidirectional")
     assert model.config.num_hidden_layers == 2
@@ -181,7 +181,7 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) ->
             vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
         )
     )
-    sources.save(wide, sources.byte_tokenizer(), tmp_path / "wide")
+    pretrained.save(wide, untrained.byte_tokenizer(), tmp_path / "wide")
     other = Backbone(source=f"adapter:{adapter}", base=Backbone(source=f"path:{tmp_path / 'wide'}"))
     with pytest.raises(RealignError, match="does not fit its base"):
         loading.load_lm(other)
@@ -201,7 +201,7 @@ def test_a_wheel_with_another_digest_is_refused_and_leaves_nothing(tmp_path: Pat
     fake_wheel(tmp_path)
     backbone = Backbone(source="wheel:tiny-model==1.0/tiny_model/tiny.gguf", sha256="0" * 64)
     with pytest.raises(RealignError, match=r"not the pinned 0000.*delete .*tiny_model-1\.0"):
-        loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+        sources.materialize(backbone, tmp_path / "out", cache=tmp_path)
     assert not [f for f in tmp_path.rglob("*") if f.suffix == ".gguf"]
 
 
@@ -209,13 +209,13 @@ def test_a_file_that_is_not_in_the_wheel_is_named_with_its_neighbours(tmp_path: 
     fake_wheel(tmp_path)
     backbone = Backbone(source="wheel:tiny-model==1.0/tiny_model/tony.gguf")
     with pytest.raises(UsageError, match=r"did you mean 'tiny_model/tiny\.gguf'"):
-        loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+        sources.materialize(backbone, tmp_path / "out", cache=tmp_path)
 
 
 def test_a_damaged_wheel_says_what_to_delete(tmp_path: Path) -> None:
     fake_wheel(tmp_path).write_bytes(b"PK nonsense")
     with pytest.raises(RealignError, match="is damaged"):
-        loading.materialize(
+        sources.materialize(
             Backbone(source="wheel:tiny-model==1.0/tiny.gguf"), tmp_path / "o", cache=tmp_path
         )
 
@@ -224,14 +224,14 @@ def test_no_network_names_the_source_and_what_to_do(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(RealignError, match=r"cannot fetch tiny-model==1\.0 .*use a path: source"):
-        loading.materialize(
+        sources.materialize(
             Backbone(source="wheel:tiny-model==1.0/tiny.gguf"), tmp_path / "o", cache=tmp_path / "c"
         )
 
 
 def test_a_malformed_wheel_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="wheel:PROJECT==VERSION/FILE"):
-        loading.materialize(Backbone(source="wheel:tiny-model/tiny.gguf"), tmp_path, cache=tmp_path)
+        sources.materialize(Backbone(source="wheel:tiny-model/tiny.gguf"), tmp_path, cache=tmp_path)
 
 
 def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
     backbone = Backbone(
         source="wheel:tiny-model==1.0/tiny_model/tiny.gguf", sha256=sources.sha256(tmp_path / "tiny.gguf")
     )
-    made = loading.materialize(backbone, tmp_path / "out", cache=tmp_path)
+    made = sources.materialize(backbone, tmp_path / "out", cache=tmp_path)
     assert "quantization_config" not in json.loads((made / "config.json").read_text())
     model, tokenizer = loading.load_lm(backbone, local=made)
     torch.testing.assert_close(model.state_dict()["model.embed_tokens.weight"], embeddings)
@@ -265,6 +265,7 @@ def _gguf(path: Path) -> torch.Tensor:
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     tokens[-1] = "ab"  # a byte-pair tokenizer needs a merge, and the token it makes
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types([3 if t.startswith("<|") else 1 for t in tokens])
     writer.add_token_merges(["a b"])
@@ -295,7 +296,7 @@ def test_an_unreachable_hub_names_the_source_and_what_to_do(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(RealignError, match=r"cannot get hub:a/b@v1 .*connection refused.*path:DIR"):
-        loading.materialize(Backbone(source="hub:a/b@v1"), tmp_path, cache=tmp_path)
+        sources.materialize(Backbone(source="hub:a/b@v1"), tmp_path, cache=tmp_path)
 
 
 def test_digests_need_no_weights() -> None:
@@ -323,10 +324,10 @@ def test_the_registry_loads_and_its_local_adapters_exist() -> None:
 
 def test_siblings_share_a_tokenizer_and_strangers_are_refused() -> None:
     one, two = loading.load_tokenizer(TINY), loading.load_tokenizer(QWEN)
-    loading.check_same_tokenizer(one, two)
+    compatibility.check_same_tokenizer(one, two)
     swapped = SimpleNamespace(get_vocab=lambda: {**two.get_vocab(), "a": 5, "b": 6})
     with pytest.raises(RealignError, match=r"base and reason disagree: token '.*' is \d+ in one"):
-        loading.check_same_tokenizer(one, swapped, ("base", "reason"))  # type: ignore[arg-type]
+        compatibility.check_same_tokenizer(one, swapped, ("base", "reason"))  # type: ignore[arg-type]
 
 
 def test_tokenizers_that_split_text_differently_are_refused() -> None:
@@ -335,4 +336,4 @@ def test_tokenizers_that_split_text_differently_are_refused() -> None:
     one, two = loading.load_tokenizer(TINY), loading.load_tokenizer(TINY)
     two.backend_tokenizer.normalizer = normalizers.Lowercase()
     with pytest.raises(RealignError, match=r"differ from token 0"):
-        loading.check_same_tokenizer(one, two)
+        compatibility.check_same_tokenizer(one, two)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from realign.errors import RealignError, UsageError
+from realign.models import pretrained
 from realign.models.batching import DEFAULT_MAX_TOKENS, budget_batches, pad, pad_token_id, tokenize
 
 if TYPE_CHECKING:
@@ -181,15 +182,11 @@ class Embedder:
             RealignError: the directory is missing, damaged, or pools in another way (open such a
                 model with ``realign.evaluation.encoder.load_outside``).
         """
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = Path(path)
-        layout = read_layout(folder)
-        model = AutoModel.from_pretrained(folder / layout.transformer, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder / layout.transformer)
+        layout = read_layout(Path(path))
+        folder = Path(path) / layout.transformer
         return cls(
-            model,
-            tokenizer,
+            pretrained.encoder(folder, dtype=torch.float32),
+            pretrained.tokenizer(folder),
             max_tokens=max_tokens or layout.max_tokens,
             token_budget=token_budget,
             device=device,
@@ -223,7 +220,7 @@ def read_layout(folder: Path) -> Layout:
             f"{folder} is made of {' + '.join(kinds)}, not Transformer + Pooling + Normalize: "
             "open it with realign.evaluation.encoder.load_outside"
         )
-    pooling = json.loads((folder / paths[1] / "config.json").read_text(encoding="utf-8"))
+    pooling = _settings(folder / paths[1] / "config.json")
     modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
     mode = pooling.get("pooling_mode") or ",".join(m.removeprefix("pooling_mode_") for m in modes)
     if mode not in ("mean", "mean_tokens") or pooling.get("include_prompt", True):
@@ -231,6 +228,26 @@ def read_layout(folder: Path) -> Layout:
             f"{folder} pools by '{mode}' with include_prompt={pooling.get('include_prompt', True)}, not by the mean "
             "without the prompt: open it with realign.evaluation.encoder.load_outside"
         )
-    settings = folder / paths[0] / "sentence_bert_config.json"
-    found = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    return Layout(paths[0], int(found.get("max_seq_length") or DEFAULT_MAX_TOKENS))
+    return Layout(paths[0], _max_tokens(folder / paths[0]))
+
+
+def _max_tokens(transformer: Path) -> int:
+    """Return the longest sequence as sentence-transformers reads it: its own setting, or the tokenizer's and model's."""
+    own = _settings(transformer / "sentence_bert_config.json").get("max_seq_length")
+    others = (
+        _settings(transformer / "tokenizer_config.json").get("model_max_length"),
+        _settings(transformer / "config.json").get("max_position_embeddings"),
+    )
+    known = [int(n) for n in ((own,) if own else others) if isinstance(n, int | float) and n > 0]
+    return min(known, default=DEFAULT_MAX_TOKENS)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """Read a file of settings; a missing one has none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise RealignError(f"{file} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise RealignError(f"{file} is damaged: it holds no settings")
+    return content

