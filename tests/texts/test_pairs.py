@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from realign.errors import RealignError, UsageError
 from realign.texts import hub, pairs
@@ -114,6 +117,75 @@ def test_a_set_written_to_a_file_is_read_as_it_was_and_damage_is_one_sentence(tm
         pairs.load(f"file:{tmp_path}/mixed.jsonl")
     with pytest.raises(RealignError, match="cannot be read"):
         pairs.load("file:/no/such/file.jsonl")
+
+
+TEXT = st.text(min_size=1).filter(str.strip)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=3)), min_size=1, max_size=4),
+    instruction=st.text(),
+)
+def test_any_unicode_text_that_is_written_is_read(
+    rows: list[tuple[str, str, list[str]]], instruction: str, tmp_path: Path
+) -> None:
+    answers: dict[str, set[str]] = {}
+    for query, positive, _ in rows:
+        answers.setdefault(normalise(query), set()).add(normalise(positive))
+    queries, positives, negatives = map(list, zip(*rows, strict=True))
+    kept = [
+        [n for n in row if normalise(n) not in answers[normalise(q)]]
+        for q, row in zip(queries, negatives, strict=True)
+    ]
+    one = pairs.PairSet("any", instruction, queries, positives, kept)
+    pairs.write(one, tmp_path / "any.jsonl")
+    assert pairs.read(tmp_path / "any.jsonl", 3) == one
+
+
+def test_a_positive_of_the_same_query_in_another_row_is_no_negative(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "positive": "Ann", "negatives": ["Ann Smith", "Bob"]},
+        {"query": "Q ", "positive": "ann  smith", "negatives": ["ANN"]},
+        {"query": "r", "positive": "Cy", "negatives": ["Ann Smith"]},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert pairs.read(tmp_path / "a.jsonl", 1).negatives == [["Bob"], [], ["Ann Smith"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"query": 3, "positive": "p", "negatives": []}', "row 2: 'query' holds int where a text is needed"),
+        ('{"query": "q", "positive": {"a": 1}, "negatives": []}', "row 2: 'positive' holds dict"),
+        ('{"query": "q", "positive": "p", "negatives": [null]}', "row 2: 'negatives' holds null"),
+        ('{"query": "q", "positive": "p", "negatives": 7}', "row 2: 'negatives' holds int"),
+        ('{"query": "\\ud800", "positive": "p", "negatives": []}', "row 2: 'query' holds half a character"),
+        ('{"query": "q", "positive": "p", "instruction": ["x"]}', "its instruction a text"),
+        ("[1]", "every line must be a row"),
+        ('{"query": "q"', "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+    ],
+)
+def test_a_bad_row_of_a_users_file_is_one_sentence(line: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"query": "q", "positive": "p", "negatives": []}\n' + line, encoding="utf-8")
+    with pytest.raises(RealignError, match=message.replace("[", r"\[")) as caught:
+        pairs.read(file, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    file = tmp_path / "bom.jsonl"
+    file.write_text('{"query": "q", "positive": "p", "negatives": []}\r\n', encoding="utf-8-sig")
+    assert pairs.read(file, 1).queries == ["q"]
+
+
+def test_text_that_is_no_unicode_is_not_written(tmp_path: Path) -> None:
+    one = pairs.PairSet("x", "", ["q"], ["p\udc00"], [[]])
+    with pytest.raises(RealignError, match="'positive' holds half a character"):
+        pairs.write(one, tmp_path / "x.jsonl")
+    assert not (tmp_path / "x.jsonl").exists()
 
 
 def folder_of(tmp_path, entry: dict, rows: list[dict]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from realign import texts
 from realign.errors import RealignError, UsageError
-from realign.texts import corpus, overlap, splits
+from realign.texts import corpus, leakage, splits
 
 NUMPYDOC = '''
 class Tool:
@@ -103,7 +103,7 @@ def test_train_and_eval_texts_are_disjoint(name: str) -> None:
     held_out = texts.load(name, None, split="eval").texts
     assert train
     assert held_out
-    assert overlap.shared(train, held_out) == []
+    assert leakage.shared(train, held_out) == []
 
 
 def test_word_problems_of_one_story_are_on_one_side() -> None:
@@ -178,6 +178,6 @@ def test_bad_requests_are_one_clear_sentence() -> None:
 
 
 def test_overlap_is_refused_with_the_count_and_the_first_example() -> None:
-    overlap.check(["a", "b"], ["c"])
+    leakage.check(["a", "b"], ["c"])
     with pytest.raises(RealignError, match=r"2 evaluation text\(s\).*'B  x'"):
-        overlap.check(["a", "b X", "c"], ["B  x", "C", "d"])
+        leakage.check(["a", "b X", "c"], ["B  x", "C", "d"])

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from realign import paths
 from realign.errors import RealignError, UsageError, unknown
-from realign.texts import corpus, hub, overlap, pairs, splits
+from realign.texts import corpus, hub, leakage, pairs, splits
 from realign.texts.splits import Split, digest
-from realign.texts.worked import Problem, problems
+from realign.texts.worked import WorkedProblem, problems
 
 __all__ = [
-    "Problem",
     "TextSet",
+    "WorkedProblem",
     "corpus",
     "digest",
     "hub",
+    "leakage",
     "load",
     "names",
-    "overlap",
     "pairs",
     "problems",
     "sources",
@@ -94,12 +94,12 @@ def load(
             raise UsageError(f"text set {name} is for evaluation only; ask for split='eval'")
         items = [(text, label, label) for text, label in hub.load(name)]
     elif name == "docs":
-        found = corpus.functions(split, cache=cache)
-        items = [(f"{f.summary} {f.description}".strip(), f.package, f.module) for f in found]
+        functions = corpus.functions(split, cache=cache)
+        items = [(f"{f.summary} {f.description}".strip(), f.package, f.module) for f in functions]
         items = [item for item in items if len(item[0].split()) >= 8]
     elif name == "code":
-        found = corpus.functions(split, cache=cache)
-        items = [(f.source, f.package, f.module) for f in found if f.source.count("\n") >= 3]
+        functions = corpus.functions(split, cache=cache)
+        items = [(f.source, f.package, f.module) for f in functions if f.source.count("\n") >= 3]
     elif name == "messages":
         messages = corpus.catalogues(split)
         items = [(t, language, m.key) for m in messages for language, t in m.translations.items()]

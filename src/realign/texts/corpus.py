@@ -73,15 +73,15 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     Raises:
         RealignError: if one is not installed.
     """
-    found = {}
+    installed = {}
     for package in packages:
         try:
-            found[package] = metadata.version(package).partition("+")[0]
+            installed[package] = metadata.version(package).partition("+")[0]
         except metadata.PackageNotFoundError:
             raise RealignError(
                 f"the text corpus needs the package {package}, which is not installed; install requirements.lock"
             ) from None
-    return found
+    return installed
 
 
 def functions(split: Split | None = None, *, cache: Path | None = None) -> list[Function]:
@@ -109,20 +109,20 @@ def _functions(folder: str) -> tuple[Function, ...]:
                 return tuple(Function(**json.loads(line)) for line in lines)
         except (OSError, ValueError, TypeError):
             pass  # a damaged cache is rebuilt
-    found = tuple(_unique(f for package in FUNCTION_PACKAGES for f in _parse_package(package)))
+    parsed = tuple(_unique(f for package in FUNCTION_PACKAGES for f in _parse_package(package)))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("w", encoding="utf-8") as out:
-            out.writelines(json.dumps(asdict(f)) + "\n" for f in found)
+            out.writelines(json.dumps(asdict(f)) + "\n" for f in parsed)
         part.replace(path)
-    return found
+    return parsed
 
 
-def _unique(found: Iterable[Function]) -> Iterator[Function]:
+def _unique(functions: Iterable[Function]) -> Iterator[Function]:
     seen: set[str] = set()
     names: dict[str, int] = {}
-    for f in found:
+    for f in functions:
         texts = {normalise(f.summary), normalise(f.source)} | ({normalise(f.description)} - {""})
         if texts & seen or names.get(f.name, 0) >= 3:
             continue
@@ -138,10 +138,11 @@ def _parse_package(package: str) -> list[Function]:
         for f in files
         if f.suffix == ".py" and not SKIPPED_FOLDERS & set(f.parts[:-1]) and not f.name.startswith("test_")
     )
-    found: list[Function] = []
-    for name, path in paths:
-        found += parse_source(path.read_bytes(), package, name.removesuffix(".py").replace("/", "."))
-    return found
+    return [
+        function
+        for name, path in paths
+        for function in parse_source(path.read_bytes(), package, name.removesuffix(".py").replace("/", "."))
+    ]
 
 
 def parse_source(data: bytes, package: str, module: str) -> list[Function]:
@@ -154,7 +155,7 @@ def parse_source(data: bytes, package: str, module: str) -> list[Function]:
     except (SyntaxError, UnicodeDecodeError, ValueError):
         return []
     lines = text.splitlines()
-    found = []
+    functions = []
     for node in _definitions(tree):
         if node.name.startswith("__"):
             continue
@@ -166,8 +167,8 @@ def parse_source(data: bytes, package: str, module: str) -> list[Function]:
             continue
         source = _source_without_docstring(node, lines)
         if len(source) <= 6000:
-            found.append(Function(node.name, package, module, summary, description, parameters, source))
-    return found
+            functions.append(Function(node.name, package, module, summary, description, parameters, source))
+    return functions
 
 
 def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -250,8 +251,8 @@ def catalogues(split: Split | None = None, *, names: bool = False) -> list[Messa
     message, so no translation of one message is on two sides; a text that two messages share is kept
     with the first only.
     """
-    found = _catalogues() + (_names() if names else ())
-    return [m for m in found if split is None or side("message", m.key) == split]
+    everything = _catalogues() + (_names() if names else ())
+    return [m for m in everything if split is None or side("message", m.key) == split]
 
 
 @lru_cache(maxsize=1)
@@ -281,14 +282,14 @@ def _names() -> tuple[Message, ...]:
     rows = []
     for field in ("territories", "languages", "currencies"):
         for code, text in sorted(getattr(english, field).items()):
-            found = {name: getattr(locale, field).get(code, "") for name, locale in locales.items()}
-            rows.append((f"{field}/{code}", text, found))
+            names = {name: getattr(locale, field).get(code, "") for name, locale in locales.items()}
+            rows.append((f"{field}/{code}", text, names))
     return _messages(rows, "name", words=1)
 
 
 def _messages(rows: Iterable[tuple[str, str, dict[str, str]]], kind: str, words: int) -> tuple[Message, ...]:
     owner: dict[str, str] = {}
-    found = []
+    messages = []
     for key, text, translations in rows:
         if len(text.split()) < words or not re.search(r"[a-zA-Z]{3}", text):
             continue
@@ -302,5 +303,5 @@ def _messages(rows: Iterable[tuple[str, str, dict[str, str]]], kind: str, words:
             and owner.setdefault(normalise(value), key) == key
         }
         if own:
-            found.append(Message(key, " ".join(text.split()), own, kind))
-    return tuple(found)
+            messages.append(Message(key, " ".join(text.split()), own, kind))
+    return tuple(messages)

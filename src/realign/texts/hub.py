@@ -78,9 +78,9 @@ def beir_rows(queries: Any, corpus: Any, qrels: Any) -> list[dict[str, str]]:
     asked = {str(q["_id"]): q["text"] for q in queries}
     wanted = [(str(r["query-id"]), str(r["corpus-id"])) for r in qrels if r["score"] > 0]
     needed = {document for _, document in wanted}
-    found = {
+    documents = {
         str(d["_id"]): f"{d.get('title') or ''} {d['text']}".strip()
         for d in corpus
         if str(d["_id"]) in needed
     }
-    return [{"query": asked[q], "positive": found[d]} for q, d in wanted if q in asked and d in found]
+    return [{"query": asked[q], "positive": documents[d]} for q, d in wanted if q in asked and d in documents]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realign import paths
 from realign.config import read_toml
 from realign.errors import RealignError, unknown
 from realign.texts import corpus, hub, worked
 from realign.texts.splits import normalise, sample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PREFIX = "hub:"
 FILE = "file:"
@@ -105,13 +108,15 @@ Rows = list[tuple[str, str, str]]  # query, positive, group of the positive
 
 
 def _docs(cache: Path | None) -> Rows:
-    found = corpus.functions("train", cache=cache)
-    return [(f.summary, f.description, f.module) for f in found if len(f.description.split()) >= 8]
+    functions = corpus.functions("train", cache=cache)
+    return [(f.summary, f.description, f.module) for f in functions if len(f.description.split()) >= 8]
 
 
 def _code(cache: Path | None) -> Rows:
-    found = corpus.functions("train", cache=cache)
-    return [(f.summary, f.source[:SOURCE_CHARACTERS], f.module) for f in found if f.source.count("\n") >= 3]
+    functions = corpus.functions("train", cache=cache)
+    return [
+        (f.summary, f.source[:SOURCE_CHARACTERS], f.module) for f in functions if f.source.count("\n") >= 3
+    ]
 
 
 def _messages(cache: Path | None) -> Rows:
@@ -149,12 +154,10 @@ def siblings(
     members: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[group].append(i)
-    answers: dict[str, set[str]] = defaultdict(set)
+    answers = _answers(queries, positives)
     keys = [normalise(p) for p in positives]
-    for query, key in zip(queries, keys, strict=True):
-        answers[normalise(query)].add(key)
     words = [frozenset(normalise(q).split()) for q in queries]
-    found: list[list[str]] = [[] for _ in queries]
+    negatives: list[list[str]] = [[] for _ in queries]
     for rows in members.values():
         for place, i in enumerate(rows):
             # a window around the query's place keeps large groups linear
@@ -162,10 +165,18 @@ def siblings(
             near = rows[start : start + SIBLING_WINDOW]
             taken = set(answers[normalise(queries[i])])
             for j in sorted(near, key=lambda j: (-len(words[i] & words[j]), j)):
-                if keys[j] not in taken and len(found[i]) < n:
+                if keys[j] not in taken and len(negatives[i]) < n:
                     taken.add(keys[j])
-                    found[i].append(positives[j])
-    return found
+                    negatives[i].append(positives[j])
+    return negatives
+
+
+def _answers(queries: Iterable[str], positives: Iterable[str]) -> dict[str, set[str]]:
+    """Return the positives of each query text; both normalised."""
+    answers: dict[str, set[str]] = defaultdict(set)
+    for query, positive in zip(queries, positives, strict=True):
+        answers[normalise(query)].add(normalise(positive))
+    return answers
 
 
 def hub_sets() -> dict[str, dict[str, Any]]:
@@ -180,7 +191,7 @@ def _hub_set(name: str, hard_negatives: int) -> PairSet:
         raise unknown("training set", name, [PREFIX + n for n in table])
     entry = table[short]
     path, revision = entry["path"], entry.get("revision")
-    data: Any
+    data: Dataset | Sequence[Mapping[str, Any]]
     if entry.get("layout") == "beir":
         data = hub.beir_rows(
             hub.open_dataset(path, "queries", "queries", revision),
@@ -192,7 +203,9 @@ def _hub_set(name: str, hard_negatives: int) -> PairSet:
     return from_rows(name, entry, data, hard_negatives)
 
 
-def from_rows(name: str, entry: dict[str, Any], data: Any, hard_negatives: int) -> PairSet:
+def from_rows(
+    name: str, entry: Mapping[str, Any], data: Dataset | Sequence[Mapping[str, Any]], hard_negatives: int
+) -> PairSet:
     """Turn rows with the columns that ``entry`` names into a training set.
 
     Args:
@@ -200,42 +213,69 @@ def from_rows(name: str, entry: dict[str, Any], data: Any, hard_negatives: int) 
         entry: ``query`` and ``positive`` (column names), optional ``negatives`` (a list of columns, each
             a text or a list of texts) and ``instruction``.
         data: an iterable of rows with ``column_names`` (``datasets.Dataset``) or a list of dictionaries.
-        hard_negatives: at most how many for each query.
+        hard_negatives: at most how many for each query. A text that is a positive of the same query,
+            in this row or another, is no negative.
 
     Raises:
-        RealignError: a column is missing, or nothing is left after empty texts are dropped.
+        RealignError: a column is missing, a value is not a text, or nothing is left after empty texts are
+            dropped.
     """
     columns = [entry["query"], entry["positive"], *entry.get("negatives", [])]
     there = list(getattr(data, "column_names", None) or (data[0] if len(data) else columns))
     for column in columns:
         if column not in there:
             raise RealignError(f"training set {name} has no column '{column}' (it has {', '.join(there)})")
-
-    def listed(value: Any) -> list[str]:
-        return [value] if isinstance(value, str) else list(value or [])
-
-    queries, positives, negatives = [], [], []
-    for row in data:
-        query, positive = listed(row[entry["query"]])[:1], listed(row[entry["positive"]])[:1]
-        if not query or not positive or not query[0].strip() or not positive[0].strip():
-            continue
-        hard = [t for c in entry.get("negatives", []) for t in listed(row[c])]
-        keep = [t for t in hard if t.strip() and normalise(t) != normalise(positive[0])]
-        queries.append(query[0])
-        positives.append(positive[0])
-        negatives.append(keep[:hard_negatives])
-    if not queries:
+    rows = {}
+    for number, row in enumerate(data, start=1):
+        query, positive = (_texts(name, number, column, row)[:1] for column in columns[:2])
+        if query and positive and query[0].strip() and positive[0].strip():
+            rows[number] = query[0], positive[0]
+    if not rows:
         raise RealignError(f"training set {name} has no usable row")
+    queries, positives = map(list, zip(*rows.values(), strict=True))
+    answers = _answers(queries, positives)
+    # read again rather than kept: of a large set only the negatives that are asked for fit into memory
+    negatives: list[list[str]] = []
+    for number, row in enumerate(data, start=1):
+        texts = [t for column in columns[2:] for t in _texts(name, number, column, row) if t.strip()]
+        if number in rows:
+            taken = answers[normalise(rows[number][0])]
+            negatives.append([t for t in texts if normalise(t) not in taken][:hard_negatives])
     return PairSet(name, entry.get("instruction", ""), queries, positives, negatives)
 
 
+def _texts(name: str, number: int, column: str, row: Mapping[str, Any]) -> list[str]:
+    """Return the texts in one cell: a text, a list of texts, or nothing (None)."""
+    value = row.get(column)
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    kinds = {type(t).__name__ for t in texts} if isinstance(texts, list | tuple) else {type(value).__name__}
+    if kinds - {"str"}:
+        wrong = ", ".join(sorted(kinds - {"str"})).replace("NoneType", "null")
+        raise RealignError(
+            f"training set {name}, row {number}: '{column}' holds {wrong} where a text is needed"
+        )
+    if any("\ud800" <= c <= "\udfff" for t in texts for c in t):
+        raise RealignError(
+            f"training set {name}, row {number}: '{column}' holds half a character (a lone surrogate): correct the text"
+        )
+    return list(texts)
+
+
 def write(one: PairSet, file: Path) -> None:
-    """Write a training set as JSON lines: query, positive, negatives, instruction."""
+    """Write a training set as JSON lines: query, positive, negatives, instruction.
+
+    Raises:
+        RealignError: a text cannot be written because it is not valid Unicode.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as out:
-        for query, positive, negatives in zip(one.queries, one.positives, one.negatives, strict=True):
-            row = {"query": query, "positive": positive, "negatives": negatives}
-            out.write(json.dumps({**row, "instruction": one.instruction}, ensure_ascii=False) + "\n")
+    part = file.with_name(f"{file.name}.part")
+    with part.open("w", encoding="utf-8", newline="\n") as out:
+        for number, row in enumerate(zip(one.queries, one.positives, one.negatives, strict=True), start=1):
+            cells = dict(zip(("query", "positive", "negatives"), row, strict=True))
+            for column in cells:
+                _texts(one.name, number, column, cells)
+            out.write(json.dumps({**cells, "instruction": one.instruction}, ensure_ascii=False) + "\n")
+    part.replace(file)
 
 
 def read(file: Path, hard_negatives: int) -> PairSet:
@@ -244,12 +284,23 @@ def read(file: Path, hard_negatives: int) -> PairSet:
     Raises:
         RealignError: there is no such file, a line is not such a row, or the instructions differ.
     """
+    rows, number = [], 0
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        # Only these ends of lines: a text may hold others, such as U+2028.
+        for line in file.read_text(encoding="utf-8-sig").split("\n"):
+            number += 1
+            if line.strip():
+                rows.append(json.loads(line))
+    except (OSError, UnicodeDecodeError) as error:
         raise RealignError(f"training set {file} cannot be read: {error}") from None
-    instructions = {row.get("instruction", "") for row in rows if isinstance(row, dict)}
-    if len(instructions) > 1 or not all(isinstance(row, dict) for row in rows):
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RealignError(
+            f"training set {file} cannot be read: line {number} is not JSON: {error}"
+        ) from None
+    if not all(isinstance(row, dict) and isinstance(row.get("instruction", ""), str) for row in rows):
+        raise RealignError(f"training set {file}: every line must be a row, and its instruction a text")
+    instructions = {row.get("instruction", "") for row in rows}
+    if len(instructions) > 1:
         raise RealignError(f"training set {file}: every line must be a row, all with the same instruction")
     entry = {"query": "query", "positive": "positive", "negatives": ["negatives"]}
     return from_rows(file.stem, {**entry, "instruction": "".join(instructions)}, rows, hard_negatives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 Split = Literal["train", "eval"]
@@ -11,14 +11,18 @@ EVAL_SHARE = 0.25
 T = TypeVar("T")
 
 
+def order_key(*parts: object) -> str:
+    """Return a sort key (sha256, hexadecimal) that looks random and depends on ``parts`` only."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
 def fraction(*parts: object) -> float:
-    """Return a number in [0, 1) that depends on ``parts`` only (sha256), uniform over inputs."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    """Return a number in [0, 1) that depends on ``parts`` only, uniform over inputs."""
+    return int(order_key(*parts)[:16], 16) / 2**64
 
 
 def side(kind: str, key: str) -> Split:
-    """Return the side of an item: about a quarter of all keys is ``eval``, whoever asks and when."""
+    """Return the side of an item: about a quarter of all keys is ``eval``, on every machine."""
     return "eval" if fraction("split", kind, key) < EVAL_SHARE else "train"
 
 
@@ -36,18 +40,22 @@ def digest(texts: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-def sample(items: Sequence[T], n: int | None, key: Callable[[T], str], seed: int) -> list[T]:
-    """Return ``n`` items in an order drawn by ``seed`` (all of them where ``n`` is None or too large).
+def draw(items: Iterable[T], n: int | None, key: Callable[[T], str], *salt: object) -> list[T]:
+    """Return ``n`` items in an order drawn by ``salt`` (all of them where ``n`` is None or too large).
 
     The order comes from each item's own digest, not from its position, so an item that another
     platform's build of a package lacks changes one place of the sample and no other.
     """
-    order = sorted(items, key=lambda item: fraction("sample", seed, key(item)))
-    return order if n is None else order[:n]
+    return sorted(items, key=lambda item: order_key(*salt, key(item)))[:n]
+
+
+def sample(items: Iterable[T], n: int | None, key: Callable[[T], str], seed: int) -> list[T]:
+    """Return a sample as :func:`draw` does, by a seed."""
+    return draw(items, n, key, "sample", seed)
 
 
 def balanced(
-    items: Sequence[T], n: int | None, key: Callable[[T], str], label: Callable[[T], str], seed: int
+    items: Iterable[T], n: int | None, key: Callable[[T], str], label: Callable[[T], str], seed: int
 ) -> list[T]:
     """Return a sample as :func:`sample` does, taking the labels in turn so that classes are balanced."""
     rank: dict[str, int] = {}

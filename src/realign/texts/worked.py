@@ -14,7 +14,7 @@ from realign.texts.splits import Split, normalise, side
 
 
 @dataclass(frozen=True)
-class Problem:
+class WorkedProblem:
     """One problem with its worked answer."""
 
     task: str
@@ -162,7 +162,7 @@ FORMATTING = re.compile(
 )
 
 
-def problems(split: Split | None = None, tasks: tuple[str, ...] | None = None) -> list[Problem]:
+def problems(split: Split | None = None, tasks: tuple[str, ...] | None = None) -> list[WorkedProblem]:
     """Return problems with worked answers, without duplicates.
 
     About 2,400 word problems from 100 templates (gsm_symbolic) and 300 of each of the other task types.
@@ -176,17 +176,17 @@ def problems(split: Split | None = None, tasks: tuple[str, ...] | None = None) -
     chosen = tasks or tuple(WORKED)
     if missing := [t for t in chosen if t not in WORKED]:
         raise RealignError(f"no worked answers for task {missing[0]} (there are: {', '.join(WORKED)})")
-    found = [p for task in chosen for p in _problems(task)]
-    return [p for p in found if split is None or side("problem", p.template) == split]
+    everything = [p for task in chosen for p in _problems(task)]
+    return [p for p in everything if split is None or side("problem", p.template) == split]
 
 
 @lru_cache(maxsize=32)
-def _problems(task: str) -> tuple[Problem, ...]:
+def _problems(task: str) -> tuple[WorkedProblem, ...]:
     import reasoning_gym
 
     data = reasoning_gym.create_dataset(task, size=POOL.get(task, POOL_PER_TASK), seed=7)
     seen: set[str] = set()
-    found = []
+    distinct = []
     for index, entry in enumerate(data):
         text = " ".join(FORMATTING.sub("", entry["question"] + "\n").split())
         answer = WORKED[task](entry)
@@ -194,5 +194,5 @@ def _problems(task: str) -> tuple[Problem, ...]:
             continue
         seen |= {normalise(text), normalise(answer)}
         template = f"{task}/{data.task_indices[index]}" if task == "gsm_symbolic" else f"{task}/{text}"
-        found.append(Problem(task, template, text, answer))
-    return tuple(found)
+        distinct.append(WorkedProblem(task, template, text, answer))
+    return tuple(distinct)

@@ -1,4 +1,4 @@
-"""Training and evaluation texts must not overlap: checked when a model is trained, not promised."""
+"""Leakage: no evaluation text may be a training text; checked whenever a model is trained."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ def shared(train_texts: Iterable[str], eval_texts: Iterable[str]) -> list[str]:
     Texts are the same if they agree after case folding and with white space collapsed.
     """
     known = {normalise(text) for text in train_texts}
-    found = {key: text for text in eval_texts if (key := normalise(text)) in known}
-    return list(found.values())
+    return list({key: text for text in eval_texts if (key := normalise(text)) in known}.values())
 
 
-def check(train_texts: Iterable[str], eval_texts: Iterable[str], what: str = "training data") -> None:
+def check(train_texts: Iterable[str], eval_texts: Iterable[str]) -> None:
     """Refuse if any evaluation text is also a training text.
 
     Raises:
@@ -27,6 +26,6 @@ def check(train_texts: Iterable[str], eval_texts: Iterable[str], what: str = "tr
     both = shared(train_texts, eval_texts)
     if both:
         raise RealignError(
-            f"{len(both)} evaluation text(s) also occur in the {what}, first: {both[0][:120]!r}; "
+            f"{len(both)} evaluation text(s) also occur in the training data, first: {both[0][:120]!r}; "
             "take training texts from split='train' only"
         )
