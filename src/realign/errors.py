@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class RealignError(Exception):
@@ -25,3 +29,45 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     hint = f"; did you mean '{close[0]}'?" if close else ""
     listed = ", ".join(names) if names else "none"
     return UsageError(f"unknown {kind} '{name}'{hint} (known: {listed})")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return a name that may become part of a path, such as that of a role, family, task or profile.
+
+    Raises:
+        UsageError: for anything but 1 to 100 letters, digits and ``. _ + -`` that begin with a letter or digit.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a {kind}: use letters, digits and . _ + - (at most 100, a letter or "
+            "digit first)"
+        )
+    return name
+
+
+# What torch, safetensors and tokenizers say of a full disk instead of an OSError.
+_FULL_DISK = ("No space left on device", "StorageFull", "PytorchStreamWriter failed writing")
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it comes from, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in _FULL_DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_as_sentence(place: Path) -> Iterator[None]:
+    """Turn a full disk, however a library reports it, into one sentence that names where it was written."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, RealignError) or not is_full_disk(error):
+            raise
+        raise RealignError(
+            f"the disk that holds {place} is full: free some space and run the same command again"
+        ) from error
