@@ -8,7 +8,9 @@ number of workers) does not.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +21,11 @@ from realign.errors import RealignError, UsageError, unknown
 Attention = Literal["bidirectional", "causal"]
 DType = Literal["auto", "float32", "bfloat16"]
 SOURCE_KINDS = ("hub", "path", "wheel", "adapter", "random")
-CORE_ROLES = ("base", "reason", "sft")
+MAX_SEED = 2**32 - 1  # the largest that numpy takes
+
+
+C = TypeVar("C", bound="Config")
+T = TypeVar("T")
 
 
 class Config(BaseModel):
@@ -138,55 +144,46 @@ class HRSASettings(Config):
 Style = Literal["answer", "working"]
 
 
-class RLVRSettings(Config):
-    """GRPO on reasoning_gym problems with the task's own verifier as reward."""
+class ProblemSettings(Config):
+    """Which reasoning_gym problems are asked, and how they are answered."""
+
+    task: str = "chain_sum"
+    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    max_new_tokens: int = Field(default=6, ge=1, description="tokens generated for an answer")
+    style: Style = "answer"
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+
+
+class TuningSettings(ProblemSettings):
+    """What RLVR and SFT share. Steps are optimiser steps; ``validate_every`` 0 never validates."""
+
+    steps: int = Field(default=36, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=3, ge=0)
+    lora: LoRA = LoRA()
+    save_steps: tuple[int, ...] = ()
+    validate_every: int = Field(default=20, ge=0, description="steps between accuracies on held-out problems")
+    validation_problems: int = Field(default=64, ge=4)
+    checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
+
+
+class RLVRSettings(TuningSettings):
+    """GRPO with the task's own verifier as reward."""
 
     method: Literal["rlvr"] = "rlvr"
-    task: str = "chain_sum"
-    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    steps: int = Field(default=36, ge=1)
     prompts: int = Field(default=8, ge=1)
     completions: int = Field(default=8, ge=2)
-    max_new_tokens: int = Field(default=6, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    warmup_steps: int = Field(default=3, ge=0)
-    lora: LoRA = LoRA()
-    save_steps: tuple[int, ...] = ()
-    validate_every: int = Field(
-        default=20, ge=0, description="steps between measurements on validation problems"
-    )
-    validation_problems: int = Field(default=64, ge=4)
-    checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
     reward: Literal["verifier", "random"] = "verifier"
-    style: Style = "answer"
     warm_start: int = Field(
-        default=0,
-        ge=0,
-        description="steps of SFT on worked answers of this style, `prompts` a step, before RLVR",
+        default=0, ge=0, description="steps of SFT on worked answers first, `prompts` answers a step"
     )
-    seed: int = 0
 
 
-class SFTSettings(Config):
-    """Supervised fine-tuning on worked answers to the same problems."""
+class SFTSettings(TuningSettings):
+    """Supervised fine-tuning on worked answers."""
 
     method: Literal["sft"] = "sft"
-    task: str = "chain_sum"
-    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    steps: int = Field(default=36, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    warmup_steps: int = Field(default=3, ge=0)
-    lora: LoRA = LoRA()
-    save_steps: tuple[int, ...] = ()
-    max_new_tokens: int = Field(default=6, ge=1, description="tokens generated when validating")
-    style: Style = "answer"
-    validate_every: int = Field(
-        default=20, ge=0, description="steps between measurements on validation problems"
-    )
-    validation_problems: int = Field(default=64, ge=4)
-    checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
-    seed: int = 0
 
 
 Tuning = Annotated[RLVRSettings | SFTSettings, Field(discriminator="method")]
@@ -202,6 +199,11 @@ class Family(Config):
     published: dict[str, str] = Field(default={}, description="ready-made -Emb models on the hub, by role")
     note: str = ""
 
+    @property
+    def known_roles(self) -> tuple[str, ...]:
+        """The roles that are there, then those that ``tuning`` says how to make."""
+        return tuple(dict.fromkeys([*self.roles, *self.tuning]))
+
     def backbone(self, role: str, step: int | None = None) -> Backbone:
         """Return the backbone of a role (at a checkpoint if ``step`` is given)."""
         if step is not None:
@@ -214,16 +216,11 @@ class Family(Config):
         return self.roles[role]
 
 
-class PolicySettings(Config):
+class PolicySettings(ProblemSettings):
     """How a backbone's behaviour as a policy is measured, on problems never trained on."""
 
-    task: str = "chain_sum"
-    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     problems: int = Field(default=200, ge=4)
     samples: int = Field(default=2, ge=1)
-    max_new_tokens: int = Field(default=6, ge=1)
-    style: Style = "answer"
-    seed: int = 0
 
     def for_tuning(self, tuning: RLVRSettings | SFTSettings) -> PolicySettings:
         """Return the same measurement in the style of a tuned sibling, with the new tokens that it needs."""
@@ -256,12 +253,13 @@ class Profile(Config):
     about: str = ""
     needs: tuple[str, ...] = Field(default=(), description="what it needs beyond a laptop: 'gpu', 'hub'")
     family: str
-    roles: tuple[str, ...] = CORE_ROLES
-    controls: tuple[str, ...] | None = Field(
-        default=None,
-        description="further siblings that RQ4 follows along tuning; None is all that the family has",
+    roles: tuple[str, ...] = Field(
+        default=("base", "reason", "sft"), description="those that the family lacks are left out"
     )
-    seeds: tuple[int, ...] = (0, 1, 2)
+    controls: tuple[str, ...] | None = Field(
+        default=None, description="siblings that only RQ4 follows along tuning; None is all of the family"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=(0, 1, 2), min_length=1)
     recipe: Recipe
     suites: tuple[str, ...]
     margin: float = Field(default=1.0, gt=0, description="equivalence margin in score points, set in advance")
@@ -273,8 +271,12 @@ class Profile(Config):
     device: str = "auto"
     dtype: DType = "auto"
 
-
-C = TypeVar("C", bound=Config)
+    @field_validator("seeds", "roles")
+    @classmethod
+    def _no_duplicates(cls, values: tuple[T, ...]) -> tuple[T, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"a value stands twice in {list(values)}")
+        return values
 
 
 def parse(model: type[C], data: dict[str, Any], where: str) -> C:
@@ -304,20 +306,52 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
+def _profiles() -> Traversable:
+    return resources.files("realign") / "profiles"
+
+
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
-    folder = resources.files("realign") / "profiles"
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    return sorted(p.name.removesuffix(".toml") for p in _profiles().iterdir() if p.name.endswith(".toml"))
 
 
 def load_profile(name: str) -> Profile:
-    """Load a profile by name, or from a path that ends in ``.toml``."""
+    """Load a profile by name, or from a path that ends in ``.toml``.
+
+    A profile may say ``extends = "laptop"`` (or a TOML file, relative to its own place): it then has every
+    setting of that profile but those that it gives itself, table by table. Its name is the file's unless given.
+    """
+    return parse(
+        Profile, _read_profile(name, Path(), ()), name if name.endswith(".toml") else f"profile {name}"
+    )
+
+
+def _read_profile(name: str, folder: Path, children: tuple[str, ...]) -> dict[str, Any]:
     if name.endswith(".toml"):
-        return parse(Profile, read_toml(Path(name)), name)
-    if name not in profile_names():
-        raise unknown("profile", name, profile_names())
-    with resources.as_file(resources.files("realign") / "profiles" / f"{name}.toml") as path:
-        return parse(Profile, read_toml(path), f"profile {name}")
+        path = (folder / Path(name).expanduser()).resolve()
+        label, data, folder = str(path), read_toml(path), path.parent
+    elif name in profile_names():
+        label, data = name, tomllib.loads((_profiles() / f"{name}.toml").read_text(encoding="utf-8"))
+    else:
+        raise unknown(f"profile{f' that {children[-1]} extends' if children else ''}", name, profile_names())
+    if label in children:
+        raise UsageError(f"profiles extend each other in a circle: {' -> '.join([*children, label])}")
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    if not isinstance(parent, str):
+        raise UsageError(f"{label}: extends must be the name of a profile or a TOML file, got {parent!r}")
+    data.setdefault("name", Path(name).stem)
+    return merge(_read_profile(parent, folder, (*children, label)), data)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with the values of ``above``; tables that both have are merged in turn."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+        merged[key] = merge(below[key], value) if both else value
+    return merged
 
 
 def load_families(path: Path) -> dict[str, Family]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +71,12 @@ def resolve(device: str = "auto", dtype: str = "auto") -> Compute:
     if fast:
         return Compute(place, torch.bfloat16, f"this CPU has {' and '.join(fast)}")
     return Compute(place, torch.float32, "this CPU has neither AVX512-BF16 nor AMX")
+
+
+def peak_memory_gib() -> float:
+    """Return this process's peak resident memory so far, in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 3)
 
 
 def describe() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from realign.errors import RealignError, UsageError
 from realign.evaluation import run, suites, yardstick
 from realign.models import sources
 from realign.study import Study, open_study
+from realign.study.export import export
 from realign.study.stages import evaluate as scoring
 
 
@@ -33,7 +34,7 @@ def changed(study: Study, **fields: Any) -> Study:
 
 
 def key(study: Study, reference: str = "base", task: str = "CLDRCurrencyRetrieval", **options: Any) -> str:
-    return study.scoring._node("smoke", task, study.scoring.subjects.named(reference, **options)).request.key
+    return study.evaluate.node("smoke", task, study.evaluate.subjects.named(reference, **options)).request.key
 
 
 def spy(monkeypatch: Any, before: Any = lambda name: None) -> list[str]:
@@ -61,7 +62,7 @@ def test_a_changed_prompt_model_or_setting_never_meets_an_old_score(study, monke
         "longest text": key(changed(study, recipe=recipe.model_copy(update={"max_passage_tokens": 9}))),
     }
     fresh = changed(study)
-    fresh.scoring._prompts["smoke"] = {"CLDRCurrencyRetrieval": "Another instruction"}
+    fresh.evaluate._instructions = lambda suite: {"CLDRCurrencyRetrieval": "Another instruction"}
     keys["prompt"] = key(fresh)
     for name, other in (
         ("mteb", {"mteb": "9.9"}),
@@ -76,16 +77,16 @@ def test_a_changed_prompt_model_or_setting_never_meets_an_old_score(study, monke
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_dtype_that_is_asked_for_is_the_one_of_products(own_store, dtype):
-    encoder = open_study("smoke", dtype=dtype).scoring.subjects.named("base").load()
+    encoder = open_study("smoke", dtype=dtype).evaluate.subjects.named("base").load()
     assert encoder.model.dtype == getattr(torch, dtype)
 
 
 def test_a_task_without_an_instruction_is_an_error_at_the_papers_scale_only(own_store, monkeypatch):
-    assert open_study("paper").scoring.subjects.strict
-    assert not open_study("laptop").scoring.subjects.strict
+    assert open_study("paper").evaluate.subjects.strict
+    assert not open_study("laptop").evaluate.subjects.strict
     paper = open_study("paper")
     monkeypatch.setattr(suites, "task_instructions", lambda name, *, strict: {"asked": str(strict)})
-    assert paper.scoring._instructions("MTEB(Code, v1)") == {"asked": "True"}
+    assert paper.evaluate._instructions("MTEB(Code, v1)") == {"asked": "True"}
 
 
 def test_the_size_of_one_task_is_not_in_the_keys_of_others():
@@ -102,10 +103,10 @@ def test_after_a_kill_a_run_resumes_at_the_task_it_hit(study, monkeypatch):
     with monkeypatch.context() as first:
         assert_done = spy(first, kill)
         with pytest.raises(KeyboardInterrupt):
-            study.scoring.evaluate("base", "smoke")
+            study.evaluate.score("base", "smoke")
         assert assert_done == ["CLDRKindClassification"]
     again = spy(monkeypatch)
-    frame = changed(study).scoring.evaluate("base", "smoke")
+    frame = changed(study).evaluate.score("base", "smoke")
     assert again == ["CLDRCurrencyRetrieval"]
     assert frame["score"].notna().all()
 
@@ -140,7 +141,7 @@ def test_means_over_the_rest_are_given_when_asked_for(study, monkeypatch, capsys
     rows = [("a", "X", 10.0, ""), ("b", "Y", math.nan, "it broke")]
     frame = pd.DataFrame(rows, columns=["task", "type", "score", "error"])
     frame = frame.assign(suite="smoke", metric="m", subset="")
-    monkeypatch.setattr(scoring.Scoring, "evaluate", lambda *_, **__: frame)
+    monkeypatch.setattr(scoring.Evaluate, "score", lambda *_, **__: frame)
     monkeypatch.setattr(
         "sys.argv", ["realign", "evaluate", "base", "-P", "smoke", "-s", "smoke", "--partial"]
     )
@@ -157,18 +158,18 @@ def test_an_exported_model_opens_and_its_card_has_its_scores(study, monkeypatch,
     rows = [("a", "X", 12.345, ""), ("b", "Y", math.nan, "it broke")]
     frame = pd.DataFrame(rows, columns=["task", "type", "score", "error"])
     frame = frame.assign(suite="smoke", metric="ndcg_at_10", subset="")
-    monkeypatch.setattr(scoring.Scoring, "evaluate", lambda *_, **__: frame)
+    monkeypatch.setattr(scoring.Evaluate, "score", lambda *_, **__: frame)
     recipe = study.profile.recipe.model_copy(update={"data": ("messages",), "queries": 8})
     mine = changed(study, recipe=recipe)
     place = tmp_path / "model"
-    mine.scoring.export("base", 0, place)
+    export(mine, "base:0", place)
     assert SentenceTransformer(str(place), device="cpu").encode(["x"]).shape == (1, 64)
     card = (place / "README.md").read_text()
     assert "| smoke | a | ndcg_at_10 | 12.35 |" in card.splitlines()
     assert "| smoke | b | ndcg_at_10 | failed |" in card.splitlines()
     assert "| smoke | mean of 2 tasks |  | failed |" in card.splitlines()
     assert "Not measured yet" not in card
-    stored = mine.graph.run(mine.models.train_node("base", 0)).path / "model" / "README.md"
+    stored = mine.graph.run(mine.train.node("base", 0)).path / "model" / "README.md"
     assert "Not measured yet" in stored.read_text()  # and its digest still holds
     tasks = run.task_means(frame.assign(score=[50.0, 60.0]))
     again = scored(card, tasks, run.suite_means(tasks), {})
@@ -176,11 +177,11 @@ def test_an_exported_model_opens_and_its_card_has_its_scores(study, monkeypatch,
     assert "| smoke | mean of 2 tasks |  | 55.00 |" in again
     assert "12.35" not in again
     with pytest.raises(UsageError, match="is not empty"):
-        mine.scoring.export("base", 0, place)
+        export(mine, "base:0", place)
 
 
 def test_scores_items_and_what_was_read_are_tidy_and_fit_together(study):
-    bare = study.scoring
+    bare = study.evaluate
     wanted = [(n, labels) for n, labels in bare._wanted() if labels["model"] in ("bm25", "random")]
     bare._wanted = lambda: iter(wanted)
     scores, items, reading = bare.scores(), bare.items(), bare.reading()
@@ -205,7 +206,7 @@ def test_an_mteb_encoder_object_is_scored_and_nothing_is_stored(study, own_store
             texts = [text.lower() for batch in inputs for text in batch["text"]]
             return np.array([[t.count(c) + 1e-3 for c in "abcdefghijklmnopqrstuvwxyz"] for t in texts])
 
-    frame = study.scoring.evaluate(Letters(), "smoke")
+    frame = study.evaluate.score(Letters(), "smoke")
     assert frame["score"].between(0, 100).all()
     assert not own_store.exists()
 
@@ -223,7 +224,7 @@ def test_a_directory_is_scored_in_its_own_way_and_keyed_by_its_content(study, tm
     before = key(study, str(tmp_path / "other"))
     assert key(study, f"path:{tmp_path / 'other'}") == before
     assert key(study, str(tmp_path / "other"), instructed=False) != before
-    frame = study.scoring.evaluate(str(tmp_path / "other"), "smoke")
+    frame = study.evaluate.score(str(tmp_path / "other"), "smoke")
     assert frame["score"].notna().all(), frame["error"].tolist()
     shutil.copytree(tmp_path / "other", tmp_path / "changed")
     weights = next((tmp_path / "changed").rglob("*.safetensors"))
@@ -238,9 +239,9 @@ def test_a_directory_is_scored_in_its_own_way_and_keyed_by_its_content(study, tm
 
 def test_a_missing_directory_or_hub_says_so(study):
     with pytest.raises(RealignError, match="no model directory"):
-        study.scoring.evaluate("path:/no/such/place", "smoke")
+        study.evaluate.score("path:/no/such/place", "smoke")
     with pytest.raises(RealignError, match="cannot get hub:nobody/nothing from the hub"):
-        study.scoring.evaluate("hub:nobody/nothing", "smoke")
+        study.evaluate.score("hub:nobody/nothing", "smoke")
 
 
 def test_remote_code_is_off_unless_asked_for(study, tmp_path, monkeypatch):
@@ -258,17 +259,17 @@ def test_remote_code_is_off_unless_asked_for(study, tmp_path, monkeypatch):
     monkeypatch.setattr("realign.evaluation.encoder.load_outside", load)
     for options in ({}, {"trust_remote_code": True}):
         with pytest.raises(RealignError, match="enough"):
-            study.scoring.evaluate("hub:some/model", "smoke", **options)
+            study.evaluate.score("hub:some/model", "smoke", **options)
     assert asked == [False, False, True, True]
 
 
 def test_the_yardstick_is_asked_for_only_where_it_is_installed(study, monkeypatch, tmp_path):
     monkeypatch.setattr(yardstick, "directory", lambda: None)
-    assert not [n for n in study.scoring.nodes() if n.request.slug.startswith(yardstick.PACKAGE)]
+    assert not [n for n in study.evaluate.nodes() if n.request.slug.startswith(yardstick.PACKAGE)]
     with pytest.raises(RealignError, match="not installed"):
         yardstick.verified()
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(yardstick, "directory", lambda: tmp_path)
-    assert len([n for n in study.scoring.nodes() if n.request.slug.startswith(yardstick.PACKAGE)]) == 2
+    assert len([n for n in study.evaluate.nodes() if n.request.slug.startswith(yardstick.PACKAGE)]) == 2
     with pytest.raises(RealignError, match="is not the model of"):
         yardstick.verified()

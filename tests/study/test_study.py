@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from realign.errors import RealignError, UsageError
-from realign.study import Study, largest_difference, open_study, require
+from realign.study import Study, open_study, require
 from realign.study.store import Store
+from realign.study.verification import largest_difference
 
 
 def keys(study: Study) -> dict[str, set[str]]:
@@ -68,8 +69,11 @@ def test_other_family_changes_everything_but_the_baselines(own_store):
 
 
 def test_unusable_parameters_are_refused_before_anything_runs(own_store):
-    with pytest.raises(UsageError, match="seeds"):
-        open_study("smoke", seeds=[])
+    for seeds in ([-1], [0, 0], [2**32], [0.5]):
+        with pytest.raises(UsageError, match="seeds"):
+            open_study("smoke", seeds=seeds)
+    with pytest.raises(UsageError, match="training seed -3"):
+        open_study("smoke").train.node("reason", -3)
     with pytest.raises(UsageError, match="'base' is needed"):
         open_study("smoke", roles=["reason"])
     with pytest.raises(UsageError, match=r"hrsa\.k"):
@@ -90,7 +94,7 @@ def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
 
 
 def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_its_step_0():
-    nodes = open_study("laptop").behaviour.nodes()
+    nodes = open_study("laptop").policy.by_step()
     assert [role for role, step in nodes if step == 0] == ["base", "reason-cot"]
     asked = {place: nodes[place].request.config["policy"] for place in nodes}
     assert asked["base", 0]["style"] == asked["reason", 200]["style"] == "answer"
@@ -102,13 +106,13 @@ def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_it
 @pytest.mark.slow
 def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_path):
     study = open_study("smoke")
-    node = study.behaviour.nodes()["base", 0]
+    node = study.policy.by_step()["base", 0]
     artifact = study.graph.run(node)
     facts = json.loads((artifact.path / "policy.json").read_text())
     assert 0 <= facts["accuracy_greedy_low"] <= facts["accuracy_greedy"] <= facts["accuracy_greedy_high"] <= 1
     assert facts["kl"] == pytest.approx(0, abs=1e-6)
     again = Study(study.profile, Store(tmp_path / "again")).graph
-    made = again.run(Study(study.profile, Store(tmp_path / "again")).behaviour.nodes()["base", 0])
+    made = again.run(Study(study.profile, Store(tmp_path / "again")).policy.by_step()["base", 0])
     assert largest_difference(artifact.path, made.path) < 1e-6
     assert set(study.provenance()["stage"]) == {"policy", "backbone"}
 
@@ -116,9 +120,9 @@ def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_
 @pytest.mark.slow
 def test_models_that_cannot_be_paired_are_refused_with_their_names(own_store, tmp_path):
     from realign.config import Backbone
-    from realign.models import loading
+    from realign.models import sources
 
-    loading.materialize(Backbone(source="random:0/llama"), tmp_path / "other", cache=tmp_path / "cache")
+    sources.materialize(Backbone(source="random:0/llama"), tmp_path / "other", cache=tmp_path / "cache")
     data = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
     vocabulary = data["model"]["vocab"]
     first, second = list(vocabulary)[:2]
@@ -127,7 +131,7 @@ def test_models_that_cannot_be_paired_are_refused_with_their_names(own_store, tm
     study = open_study("smoke", n_texts=20)
     readers = [study.models.reader(name) for name in ("base", f"path:{tmp_path / 'other'}")]
     with pytest.raises(RealignError, match="tokenizers of base and other disagree"):
-        study.graph.run(study.similarity.node(*readers))
+        study.graph.run(study.compare.node(*readers))
     assert not list(own_store.glob("compare/*"))
 
 
@@ -138,8 +142,8 @@ def test_a_kept_step_of_training_is_a_model_of_its_own(own_store, tmp_path):
     whole, early = study.models.reader("base:0"), study.models.reader("base:0@2")
     assert early.needs == whole.needs
     assert (early.slug, early.identity) == ("base-emb-seed0-step2", {**whole.identity, "step": 2})
-    mapped = study.similarity.map_node().request.inputs
-    plain = open_study("smoke").similarity.map_node().request.inputs
+    mapped = study.map.node().request.inputs
+    plain = open_study("smoke").map.node().request.inputs
     kept = {f"{role}-emb-seed0-step2" for role in study.profile.roles}
     assert mapped.keys() - plain.keys() == kept
     with pytest.raises(UsageError, match="unknown kept step of training '3'"):

@@ -1,66 +1,21 @@
-"""Nodes and how they are run: found in the store, or computed after what they need."""
+"""Nodes and how they are run: looked up in the store, or computed after what they need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from realign import texts
-from realign.study.store import Artifact, Request, Store
-
-# A stage's number goes up when its code changes what it computes: old artifacts are then not found.
-VERSIONS = {
-    "backbone": 1,
-    "tune": 1,
-    "tuning-log": 1,
-    "policy": 1,
-    "train": 1,
-    "training-log": 1,
-    "evaluate": 2,
-    "read": 1,
-    "compare": 3,
-    "drift": 3,
-    "languages": 1,
-    "map": 1,
-    "updates": 1,
-    "landscape": 1,
-    "domains": 1,
-}
-# Small results, which a profile publishes under data/results; the other stages hold weights.
-PUBLISHED = (
-    "tuning-log",
-    "policy",
-    "training-log",
-    "evaluate",
-    "compare",
-    "drift",
-    "languages",
-    "map",
-    "updates",
-    "landscape",
-    "domains",
-)
-
-text_sources = cache(texts.sources)  # reads package metadata, and is asked for by many nodes
-
-
-def request(stage: str, slug: str, config: dict[str, Any], inputs: dict[str, Any],
-            outside: dict[str, str] | None = None) -> Request:  # fmt: skip
-    """Build a stage's request with its current version."""
-    return Request(stage, VERSIONS[stage], slug, config, inputs, outside or {})
+from realign.study.store import Artifact, Build, Request, Store
 
 
 @dataclass(frozen=True)
 class Node:
-    """One stage: its request, how to compute it into a folder, and what has to exist before."""
+    """One result: its request, how to compute it into a folder, and what has to exist before."""
 
     request: Request
-    build: Callable[[Path], dict[str, Any] | None] = field(compare=False, repr=False)
+    build: Build = field(compare=False, repr=False)
     needs: tuple[Node, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -80,25 +35,25 @@ class Graph:
         """Return a node's artifact, computing what is missing below it first."""
         key = node.request.key
         if key not in self._read:
-            found = self.store.find(node.request)
-            if found is None:
+            artifact = self.store.find(node.request)
+            if artifact is None:
                 for need in node.needs:
                     self.run(need)
-                found = self.store.get(node.request, node.build)
-            self._read[key] = found
+                artifact = self.store.get(node.request, node.build)
+            self._read[key] = artifact
         return self._read[key]
 
     def missing(self, nodes: Sequence[Node]) -> list[Node]:
         """Return the nodes that have to be computed for ``nodes``, needs before what needs them."""
         order: dict[str, Node] = {}
-        found: set[str] = set()
+        stored: set[str] = set()
 
         def visit(node: Node) -> None:
             key = node.request.key
-            if key in order or key in found:
+            if key in order or key in stored:
                 return
             if self.store.find(node.request) is not None:
-                found.add(key)
+                stored.add(key)
                 return
             for need in node.needs:
                 visit(need)

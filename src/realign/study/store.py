@@ -13,7 +13,6 @@ import errno
 import hashlib
 import json
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -29,9 +28,15 @@ from typing import Any
 from filelock import FileLock
 
 from realign.errors import RealignError
+from realign.hardware import peak_memory_gib
+from realign.models.sources import sha256
 
 MANIFEST = "manifest.json"
 RECORDED = ("torch", "transformers", "sentence-transformers", "peft", "trl", "mteb", "numpy", "realign")
+
+
+Build = Callable[[Path], dict[str, Any] | None]
+"""Writes the files of an artifact into a folder; returns what was used (device, dtype, seed, ...)."""
 
 
 def canonical(value: Any) -> str:
@@ -45,12 +50,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return sorted(value) if isinstance(value, set | frozenset) else list(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
-
-
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,19 +114,13 @@ def code_version() -> str:
 @lru_cache(maxsize=1)
 def recorded_versions() -> dict[str, str]:
     """Return the installed versions of the packages that shape results."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in RECORDED:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
-
-
-def peak_memory_gib() -> float:
-    """Return this process's peak resident memory so far, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 3)
+    return versions
 
 
 class Store:
@@ -150,17 +143,17 @@ class Store:
             path = base / request.folder
             if not path.is_dir():
                 continue
-            problem = self._check(path, request.key)
-            if problem is None:
+            damage = self.damage(path, request.key)
+            if damage is None:
                 return Artifact(path, self._verified[path], layer)
             if layer == "local":
                 aside = self.set_aside(path)
-                print(f"realign: {path} is damaged ({problem}); moved to {aside.name}", file=sys.stderr)
+                print(f"realign: {path} is damaged ({damage}); moved to {aside.name}", file=sys.stderr)
             else:
-                print(f"realign: published {path} is damaged ({problem}); passed over", file=sys.stderr)
+                print(f"realign: published {path} is damaged ({damage}); passed over", file=sys.stderr)
         return None
 
-    def get(self, request: Request, build: Callable[[Path], dict[str, Any] | None]) -> Artifact:
+    def get(self, request: Request, build: Build) -> Artifact:
         """Return the artifact of a request, building it once if it is not there.
 
         Args:
@@ -171,14 +164,14 @@ class Store:
         Raises:
             RealignError: when the store cannot be written or the disk is full.
         """
-        if found := self.find(request):
-            return found
+        if artifact := self.find(request):
+            return artifact
         with _disk_errors(self.root):
             locks = self.root / ".locks"
             locks.mkdir(parents=True, exist_ok=True)
             with FileLock(locks / f"{request.key}.lock"):
-                if found := self.find(request):  # another process built it while we waited
-                    return found
+                if artifact := self.find(request):  # another process built it while we waited
+                    return artifact
                 return self._build(request, build)
 
     def work(self, request: Request) -> Path:
@@ -188,7 +181,7 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _build(self, request: Request, build: Callable[[Path], dict[str, Any] | None]) -> Artifact:
+    def _build(self, request: Request, build: Build) -> Artifact:
         target = self.root / request.folder
         temporary = self.root / ".tmp" / f"{request.stage}-{request.key[:12]}"
         shutil.rmtree(temporary, ignore_errors=True)  # what a kill left; the lock is ours
@@ -223,8 +216,8 @@ class Store:
         self._verified[target] = manifest
         return Artifact(target, manifest, "local")
 
-    def _check(self, path: Path, key: str) -> str | None:
-        """Return what is wrong with an artifact, or None; verified once per process."""
+    def damage(self, path: Path, key: str) -> str | None:
+        """Return what is wrong with an artifact, or None; its files are hashed once per process."""
         if path in self._verified:
             return None
         try:
@@ -235,7 +228,7 @@ class Store:
                 file = path / name
                 if not file.is_file():
                     return f"{name} is missing"
-                if file.stat().st_size != facts["bytes"] or sha256_file(file) != facts["sha256"]:
+                if file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
                     return f"{name} does not match its digest"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"its manifest cannot be read: {error}"
@@ -279,9 +272,7 @@ class Store:
 
 def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files
-    }
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
 
 
 @contextmanager

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from realign import config as cfg
 from realign import hardware
 from realign.errors import RealignError
-from realign.evaluation import yardstick
+from realign.evaluation import instructions, yardstick
 from realign.models import sources
-from realign.study.graph import Graph, Node
-from realign.study.models import Model, Models
+from realign.study.graph import Node
+from realign.study.models import Model
+from realign.study.store import canonical
+
+if TYPE_CHECKING:
+    from mteb.models.models_protocols import MTEBModels
+
+    from realign.evaluation.baselines import BM25
+    from realign.evaluation.encoder import TaskEncoder, TextEncoder
+    from realign.models.embedder import Embedder
+    from realign.study import Study
+
+    Scored = TaskEncoder | BM25 | MTEBModels
 
 
 @dataclass(frozen=True)
 class Subject:
     """A model to score: what identifies it in keys, how it is opened, what has to exist before.
 
-    ``reading`` is the rest of what changes its scores: precision policy, longest text, attention.
+    ``settings`` are the rest of what changes its scores: precision policy, longest text, attention.
     """
 
     slug: str
     identity: dict[str, Any]
-    load: Callable[[], Any] = field(compare=False, repr=False)
-    reading: dict[str, Any] = field(default_factory=dict)
+    load: Callable[[], Scored] = field(compare=False, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
     instructed: bool = True
     needs: tuple[Node, ...] = ()
 
@@ -34,54 +46,42 @@ class Subject:
 class Subjects:
     """Makes the subjects of a study, and keeps the last model that was loaded."""
 
-    def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
-        self.graph = graph
-        self.profile = profile
-        self.models = models
-        self._encoder: tuple[str, Any] | None = None
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.profile = study.profile
+        self.models = study.models
+        self._last: tuple[str, Scored] | None = None
 
+    # -- of every study
     def baseline(self, name: str) -> Subject:
         """Word overlap ('bm25') or chance ('random')."""
 
-        def load() -> Any:
+        def load() -> Scored:
             from realign.evaluation import baselines
             from realign.evaluation.encoder import TaskEncoder
 
-            return (
-                baselines.BM25() if name == "bm25" else TaskEncoder(baselines.RandomVectors(), revision=name)
-            )
+            if name == "bm25":
+                return baselines.BM25()
+            return TaskEncoder(baselines.RandomVectors(), revision=name)
 
         return Subject(name, {"baseline": name}, load, instructed=False)
 
     def yardstick(self) -> Subject:
         """The outside model that scores are read against."""
 
-        def make() -> Any:
+        def make() -> TextEncoder | Scored:
             from realign.evaluation.encoder import load_outside
 
             return load_outside(yardstick.verified())
 
         identity = {"outside": yardstick.DIGEST}
-        return self._outside(yardstick.PACKAGE, identity, make, instructed=False)
-
-    def _outside(
-        self, slug: str, identity: dict[str, Any], make: Callable[[], Any], instructed: bool
-    ) -> Subject:
-        """A model with its own pooling and longest text, read in float32."""
-        key = f"{slug} {sorted(identity.items())} {instructed}"
-        return Subject(
-            slug,
-            identity,
-            lambda: self._kept(key, make, instructed),
-            {"dtype": "float32"},
-            instructed,
-        )
+        return self._subject(yardstick.PACKAGE, identity, make, {"dtype": "float32"}, instructed=False)
 
     def untrained(self, model: Model) -> Subject:
         """A backbone without contrastive learning: mean pooling."""
         recipe = self.profile.recipe
 
-        def make() -> Any:
+        def make() -> Embedder:
             from realign.models.embedder import Embedder
 
             compute = hardware.resolve(self.profile.device, self.profile.dtype)
@@ -94,30 +94,22 @@ class Subjects:
                 dtype=compute.dtype,
             )
 
-        return Subject(
-            f"{self.models.family.name}-{model.slug}",
-            {"backbone": model.identity},
-            lambda: self._kept(f"untrained {model.slug}", make),
-            self._reading(),
-            needs=model.needs,
-        )
+        slug = f"{self.models.family.name}-{model.slug}"
+        return self._subject(slug, {"backbone": model.identity}, make, self._settings(), needs=model.needs)
 
-    def trained(self, role: str, seed: int) -> Subject:
-        """An embedding model of the study."""
-        train = self.models.train_node(role, seed)
+    def trained(self, role: str, seed: int, step: int | None = None) -> Subject:
+        """An embedding model of the study, at its end or at a step that the recipe keeps."""
+        run, folder = self.models.trained(role, seed, step)
 
-        def make() -> Any:
-            return self.models.embedder(self.graph.run(train).path / "model", self.profile.dtype)
+        def make() -> Embedder:
+            return self.models.open_embedder(self.study.graph.run(run).path / folder, self.profile.dtype)
 
-        return Subject(
-            train.request.slug,
-            {"train": train.request.key},
-            lambda: self._kept(train.request.key, make),
-            self._reading(),
-            needs=(train,),
-        )
+        slug, identity = run.request.slug, {"train": run.request.key}
+        if step is not None:
+            slug, identity = f"{slug}-{folder}", {**identity, "step": str(step)}
+        return self._subject(slug, identity, make, self._settings(), needs=(run,))
 
-    def _reading(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         recipe = self.profile.recipe
         return {
             "dtype": self.profile.dtype,
@@ -125,29 +117,30 @@ class Subjects:
             "attention": recipe.attention,
         }
 
-    def named(self, reference: str, *, instructed: bool = True, trust_remote_code: bool = False) -> Subject:
-        """A model as a user names it: ``ROLE``, ``ROLE:SEED``, a directory, or ``hub:ORG/NAME[@REVISION]``.
+    # -- named by a user
+    def named(self, text: str, *, instructed: bool = True, trust_remote_code: bool = False) -> Subject:
+        """Return the subject of a model's name, see :mod:`realign.study.naming`.
 
         Raises:
-            UsageError: unknown role.
+            UsageError: a name that does not follow the grammar, or an unknown role, step or seed.
             RealignError: no such directory, or the hub does not give the model.
         """
-        kind, colon, rest = reference.partition(":")
-        if kind == "hub":
-            backbone = cfg.parse(cfg.Backbone, {"source": reference}, f"model '{reference}'")
+        name = self.models.name(text)
+        if (folder := name.directory) is not None:
+            if not folder.is_dir():
+                raise RealignError(f"no model directory {folder}")
+            return self._directory(folder, folder.name, instructed, trust_remote_code)
+        if name.source:
+            backbone = cfg.parse(cfg.Backbone, {"source": name.source}, f"model '{text}'")
             folder = sources.snapshot(backbone, code=trust_remote_code)
-            return self._directory(folder, rest.rpartition("/")[2], instructed, trust_remote_code)
-        place = Path(rest if kind == "path" else reference)
-        if kind == "path" or place.is_dir():
-            if not place.is_dir():
-                raise RealignError(f"no model directory {place}")
-            return self._directory(place.resolve(), place.resolve().name, instructed, trust_remote_code)
-        if colon and rest.isdigit():
-            return self.trained(kind, int(rest))
-        return self.untrained(self.models.model(reference))
+            slug = name.source.rpartition("/")[2]
+            return self._directory(folder, slug, instructed, trust_remote_code)
+        if name.seed is not None:
+            return self.trained(name.role, name.seed, name.step)
+        return self.untrained(self.models.model(name.role, name.step))
 
     def _directory(self, folder: Path, slug: str, instructed: bool, trust_remote_code: bool) -> Subject:
-        """A model directory: ours is read as a trained one is, any other in its own way."""
+        """A model directory: ours is read as a trained one is, any other in its own way, in float32."""
         from realign.models.embedder import read_layout
 
         identity = {"directory": sources.directory_digest(folder)}
@@ -155,39 +148,54 @@ class Subjects:
             layout = read_layout(folder)
         except RealignError:
 
-            def make() -> Any:
+            def make() -> TextEncoder | Scored:
                 from realign.evaluation.encoder import load_outside
 
                 device = str(hardware.resolve(self.profile.device).device)
                 return load_outside(folder, trust_remote_code=trust_remote_code, device=device)
 
-            return self._outside(slug, identity, make, instructed)
-        key = f"{folder} {instructed}"
-        return Subject(
+            return self._subject(slug, identity, make, {"dtype": "float32"}, instructed)
+
+        settings = {"dtype": self.profile.dtype, "max_tokens": layout.max_tokens}
+        return self._subject(
             slug,
             identity,
-            lambda: self._kept(key, lambda: self.models.embedder(folder, self.profile.dtype), instructed),
-            {"dtype": self.profile.dtype, "max_tokens": layout.max_tokens},
+            lambda: self.models.open_embedder(folder, self.profile.dtype),
+            settings,
             instructed,
         )
 
-    def _kept(self, key: str, make: Callable[[], Any], instructed: bool = True) -> Any:
+    # -- loaded
+    def _subject(
+        self,
+        slug: str,
+        identity: dict[str, Any],
+        make: Callable[[], TextEncoder | Scored],
+        settings: dict[str, Any],
+        instructed: bool = True,
+        needs: tuple[Node, ...] = (),
+    ) -> Subject:
         """Keep the last model loaded: consecutive tasks share it and its embeddings."""
-        if self._encoder is None or self._encoder[0] != key:
-            self._encoder = None  # free the old model before loading the new one
-            self._encoder = (key, self.encoder(make(), instructed, key))
-        return self._encoder[1]
+        key = hashlib.sha256(canonical([slug, identity, instructed]).encode()).hexdigest()
 
-    def encoder(self, model: Any, instructed: bool, key: str = "") -> Any:
+        def load() -> Scored:
+            if self._last is None or self._last[0] != key:
+                self._last = None  # free the old model before loading the new one
+                self._last = (key, self.encoder(make(), instructed, key))
+            return self._last[1]
+
+        return Subject(slug, identity, load, settings, instructed, needs)
+
+    def encoder(self, model: TextEncoder | Scored, instructed: bool, key: str = "") -> Scored:
         """Make an mteb model of a text encoder; one that already is an mteb model stays as it is."""
-        from realign.evaluation import instructions
         from realign.evaluation.encoder import TaskEncoder
 
         if hasattr(model, "mteb_model_meta"):
-            return model
+            return cast("Scored", model)
+        text_encoder = cast("TextEncoder", model)
         if not instructed:
-            return TaskEncoder(model, revision=key)
-        return TaskEncoder(model, instructions.load(strict=self.strict), revision=key)
+            return TaskEncoder(text_encoder, revision=key)
+        return TaskEncoder(text_encoder, instructions.load(strict=self.strict), revision=key)
 
     @property
     def strict(self) -> bool:

@@ -7,38 +7,41 @@ from typing import Any
 
 import pandas as pd
 
-from realign import config as cfg
 from realign import progress
-from realign.errors import RealignError
-from realign.study.graph import Graph, Node, request, text_sources
-from realign.study.models import Models, Reader
-from realign.texts import corpus, splits
+from realign.study.graph import Node
+from realign.study.models import Reader
+from realign.study.stage import Stage, concatenate, text_versions
+from realign.texts import selection
 
 METRICS = ("correlation", "cka", "knn", "procrustes")
 MAX_TOKENS = 64
+SETTINGS = {"languages", "n_messages", "k", "resamples", "seed"}
 
 
-class Languages:
+class Languages(Stage):
     """Each model with itself, English against its translation, on text means of parallel messages."""
 
-    def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
-        self.graph = graph
-        self.profile = profile
-        self.models = models
+    name = "languages"
+    version = 2
+    published = True
 
-    def nodes(self) -> dict[str, Node]:
+    def nodes(self) -> list[Node]:
+        """One reading of every model."""
+        return list(self.by_model().values())
+
+    def by_model(self) -> dict[str, Node]:
         """Every role's backbone, and base after contrastive learning, by name."""
         readers = {role: self.models.read_backbone(self.models.model(role)) for role in self.profile.roles}
         readers["base-Emb"] = self.models.read_embedding("base", self.profile.seeds[0])
         return {name: self.node(reader) for name, reader in readers.items()}
 
     def frame(self) -> pd.DataFrame:
-        """Alignment by model, language, metric and layer: value, low, high."""
+        """Model, language, metric (id), layer, value, low, high."""
         frames = [
             pd.read_csv(self.graph.run(node).path / "languages.csv").assign(model=name)
-            for name, node in self.nodes().items()
+            for name, node in self.by_model().items()
         ]
-        return pd.concat(frames, ignore_index=True)
+        return concatenate(frames, ["model", "language", "metric", "layer", "value", "low", "high"])
 
     def node(self, reader: Reader) -> Node:
         """One pass over the messages in all languages, then English against each translation."""
@@ -47,12 +50,13 @@ class Languages:
         def build(folder: Path) -> dict[str, Any]:
             from realign import hrsa
 
-            parallel = messages(settings.languages, settings.n_messages)
+            count = settings.n_messages
+            messages = selection.parallel_messages(settings.languages, count)
             model, tokenizer = reader.open()
             read = hrsa.collect(
                 model,
                 tokenizer,
-                [text for texts in parallel.values() for text in texts],
+                [text for language in messages.values() for text in language],
                 tokens=0,
                 seed=settings.seed,
                 max_tokens=MAX_TOKENS,
@@ -61,52 +65,26 @@ class Languages:
                     batches, total, f"languages of {reader.slug}", "batch"
                 ),
             )
-            count = settings.n_messages
-            spoken = {
-                language: hrsa.Activations.from_pooled(read.pooled[:, i * count : (i + 1) * count])
-                for i, language in enumerate(parallel)
-            }
-            english = spoken.pop("en")
+            english, *others = (
+                hrsa.Activations.from_pooled(read.pooled[:, i * count : (i + 1) * count])
+                for i in range(len(messages))
+            )
             frames = [
                 hrsa.by_layer(
                     hrsa.compare_activations(english, other, settings, metrics=METRICS, detail="summary")
                 ).assign(language=language)
-                for language, other in spoken.items()
+                for language, other in zip(settings.languages, others, strict=True)
             ]
             pd.concat(frames, ignore_index=True).to_csv(
                 folder / "languages.csv", index=False, float_format="%.8g"
             )
             return {"dtype": read.meta["dtype"], "seed": settings.seed}
 
-        wanted = {"languages", "n_messages", "k", "resamples", "seed"}
-        return Node(
-            request(
-                "languages",
-                f"{self.models.family.name}-{reader.slug}",
-                {**settings.model_dump(mode="json", include=wanted), "max_tokens": MAX_TOKENS}
-                | {"batch_tokens": reader.batch_tokens},
-                reader.identity,
-                text_sources("messages"),
-            ),
-            build,
-            reader.needs,
+        request = self.request(
+            self.slug(reader.slug),
+            {**settings.model_dump(mode="json", include=SETTINGS), "max_tokens": MAX_TOKENS}
+            | {"batch_tokens": reader.batch_tokens},
+            reader.identity,
+            text_versions(["messages"]),
         )
-
-
-def messages(languages: tuple[str, ...], n: int) -> dict[str, list[str]]:
-    """Return ``n`` messages of the evaluation side in English ('en') and in every other language.
-
-    Raises:
-        RealignError: fewer messages have all translations.
-    """
-    found = [m for m in corpus.catalogues("eval") if all(one in m.translations for one in languages)]
-    if len(found) < n:
-        raise RealignError(
-            f"{len(found)} messages have translations into {', '.join(languages)}, fewer than the "
-            f"{n} of hrsa.n_messages: ask for fewer messages or languages"
-        )
-    chosen = splits.sample(found, n, lambda m: m.key, seed=0)
-    return {
-        "en": [m.text for m in chosen],
-        **{one: [m.translations[one] for m in chosen] for one in languages},
-    }
+        return Node(request, build, reader.needs)

@@ -1,4 +1,4 @@
-"""What a backbone does as a policy, at every checkpoint of its tuning."""
+"""What the backbones do as policies, at every checkpoint of tuning."""
 
 from __future__ import annotations
 
@@ -6,56 +6,64 @@ import json
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from realign import config as cfg
 from realign import hardware
-from realign.study.graph import Graph, Node, request
-from realign.study.models import Model, Models
+from realign.study.graph import Node
+from realign.study.models import Model
+from realign.study.stage import Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-class Behaviour:
+class Policy(Stage):
     """Accuracy, entropy and KL to base of every checkpoint, on problems never trained on."""
 
-    def __init__(self, graph: Graph, profile: cfg.Profile, models: Models) -> None:
-        self.graph = graph
-        self.profile = profile
-        self.models = models
+    name = "policy"
+    version = 1
+    published = True
 
-    def nodes(self) -> dict[tuple[str, int], Node]:
-        """One measurement per (role, step); base is step 0.
+    def nodes(self) -> list[Node]:
+        """One measurement of every checkpoint."""
+        return list(self.by_step().values())
+
+    def by_step(self) -> dict[tuple[str, int], Node]:
+        """Nodes by (role, step); base is step 0.
 
         A sibling that was tuned in another style has a step 0 too: the base, asked in that style.
         """
-        found = {("base", 0): self._node(self.models.base, self.profile.policy)}
+        nodes = {("base", 0): self.node(self.models.base, self.profile.policy)}
         for (role, step), model in self.models.trajectory().items():
             settings = self._settings(role)
-            if settings.style != self.profile.policy.style and (role, 0) not in found:
-                found[role, 0] = self._node(self.models.base, settings)
-            found[role, step] = self._node(model, settings)
-        return found
+            if settings.style != self.profile.policy.style and (role, 0) not in nodes:
+                nodes[role, 0] = self.node(self.models.base, settings)
+            nodes[role, step] = self.node(model, settings)
+        return nodes
 
-    def policy(self) -> pd.DataFrame:
-        """Rows of role, step, accuracies with 95% intervals, entropy and KL (nats per token), n."""
+    def frame(self) -> pd.DataFrame:
+        """Role, step, accuracies with 95% intervals, entropy and KL to base (nats per token), n."""
         rows = []
-        for (role, step), node in self.nodes().items():
-            facts = json.loads((self.graph.run(node).path / "policy.json").read_text(encoding="utf-8"))
-            rows.append({"role": role, "step": step, **facts})
+        for (role, step), node in self.by_step().items():
+            measured = json.loads((self.graph.run(node).path / "policy.json").read_text(encoding="utf-8"))
+            rows.append({"role": role, "step": step, **measured})
         return pd.DataFrame(rows)
 
     @cached_property
-    def _reference(self) -> Any:
+    def _reference(self) -> PreTrainedModel:
         """The base as a policy, loaded once for all measurements."""
-        return self.models.policy(self.models.base, kernel="eager")[0]
+        return self.models.open_policy(self.models.base, kernel="eager")[0]
 
     def _settings(self, role: str) -> cfg.PolicySettings:
-        """How a sibling is measured: in the style that it was tuned in, as far as that is known."""
-        tuning = self.models.family.tuning.get(role)
-        return self.profile.policy if tuning is None else self.profile.policy.for_tuning(tuning)
+        """How a role is measured: in the style that it was tuned in, where the family says which."""
+        settings = self.models.family.tuning.get(role)
+        return self.profile.policy if settings is None else self.profile.policy.for_tuning(settings)
 
-    def _node(self, model: Model, settings: cfg.PolicySettings) -> Node:
+    def node(self, model: Model, settings: cfg.PolicySettings) -> Node:
+        """Return the node that measures one model."""
         base = self.models.base
 
         def build(folder: Path) -> dict[str, Any]:
@@ -74,15 +82,11 @@ class Behaviour:
             (folder / "policy.json").write_text(text, encoding="utf-8")
             return {"device": str(compute.device), "dtype": str(compute.dtype), "seed": settings.seed}
 
-        return Node(
-            request(
-                "policy",
-                f"{self.models.family.name}-{model.slug}"
-                + (f"-{settings.style}" if settings.style != self.profile.policy.style else ""),
-                {"policy": settings.model_dump(mode="json"), "dtype": self.profile.dtype},
-                {"backbone": model.identity, "reference": base.identity},
-                {"reasoning-gym": metadata.version("reasoning-gym")},
-            ),
-            build,
-            (*base.needs, *model.needs),
+        other_style = [settings.style] * (settings.style != self.profile.policy.style)
+        request = self.request(
+            self.slug(model.slug, *other_style),
+            {"policy": settings.model_dump(mode="json"), "dtype": self.profile.dtype},
+            {"backbone": model.identity, "reference": base.identity},
+            {"reasoning-gym": metadata.version("reasoning-gym")},
         )
+        return Node(request, build, (*base.needs, *model.needs))

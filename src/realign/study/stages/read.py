@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from realign import config as cfg
 from realign import hardware, progress, texts
-from realign.models import loading
-from realign.study.graph import Graph, Node, request, text_sources
+from realign.models import compatibility
+from realign.models.sources import sha256
+from realign.study.graph import Node
 from realign.study.models import Reader
-from realign.study.store import sha256_file
+from realign.study.stage import Stage, text_versions
+from realign.texts import selection
 
-FEWEST = 10
+if TYPE_CHECKING:
+    from realign import hrsa
+
 VOCABULARY = Path("tokenizer") / "tokenizer.json"
 
 
-class Reading:
+class Read(Stage):
     """States of models on the profile's text sets."""
 
-    def __init__(self, graph: Graph, profile: cfg.Profile, family: str) -> None:
-        self.graph = graph
-        self.profile = profile
-        self.family = family
+    name = "read"
+    version = 1
 
     def node(self, reader: Reader) -> Node:
         """One pass of a model over the texts: a token sample and text means of every layer, float32.
@@ -55,20 +55,16 @@ class Reading:
             compute = hardware.resolve(self.profile.device)
             return {"device": str(compute.device), "dtype": states.meta["dtype"], "seed": settings.seed}
 
-        return Node(
-            request(
-                "read",
-                f"{self.family}-{reader.slug}",
-                {**settings.model_dump(mode="json", include={"texts", "n_texts", "max_tokens", "seed"})}
-                | {"tokens": tokens, "batch_tokens": reader.batch_tokens},
-                reader.identity,
-                {key: value for name in settings.texts for key, value in text_sources(name).items()},
-            ),
-            build,
-            reader.needs,
+        request = self.request(
+            self.slug(reader.slug),
+            {**settings.model_dump(mode="json", include={"texts", "n_texts", "max_tokens", "seed"})}
+            | {"tokens": tokens, "batch_tokens": reader.batch_tokens},
+            reader.identity,
+            text_versions(settings.texts),
         )
+        return Node(request, build, reader.needs)
 
-    def states(self, node: Node) -> Any:
+    def states(self, node: Node) -> hrsa.Activations:
         """The activations of a node, on disk until a layer is asked for."""
         from realign import hrsa
 
@@ -82,12 +78,12 @@ class Reading:
         """
         places = [self.graph.run(node).path for node in (a, b)]
         files = [place / VOCABULARY for place in places]
-        if all(file.is_file() for file in files) and len({sha256_file(file) for file in files}) == 1:
+        if all(file.is_file() for file in files) and len({sha256(file) for file in files}) == 1:
             return
         from transformers import AutoTokenizer
 
         first, second = (AutoTokenizer.from_pretrained(place / VOCABULARY.parent) for place in places)
-        loading.check_same_tokenizer(first, second, names)
+        compatibility.check_same_tokenizer(first, second, names)
 
     @cached_property
     def sets(self) -> list[texts.TextSet]:
@@ -100,24 +96,11 @@ class Reading:
         """One label a text: its set and its class."""
         return [f"{s.name}: {label}" for s in self.sets for label in s.labels or [""] * len(s.texts)]
 
-    def probes(self, a: Any, b: Any) -> dict[str, Any]:
-        """Labelled text embeddings (mean-pooled last layer) of every text set that has classes.
-
-        Classes with fewer than FEWEST texts are left out: the paper's split has ten folds.
-        """
+    def probes(self, a: hrsa.Activations, b: hrsa.Activations) -> dict[str, hrsa.Probe]:
+        """Labelled text embeddings (mean-pooled last layer) of every text set that has classes."""
         from realign import hrsa
 
-        found, start = {}, 0
-        for each in self.sets:
-            counts = Counter(each.labels)
-            kept = [i for i, label in enumerate(each.labels) if counts[label] >= FEWEST]
-            rows = [start + i for i in kept]
-            start += len(each.texts)
-            if len({each.labels[i] for i in kept}) > 1:
-                found[each.name] = hrsa.Probe(
-                    a.pooled[-1][rows],
-                    b.pooled[-1][rows],
-                    [each.labels[i] for i in kept],
-                    [each.groups[i] for i in kept] if each.groups else None,
-                )
-        return found
+        return {
+            name: hrsa.Probe(a.pooled[-1][part.rows], b.pooled[-1][part.rows], part.labels, part.groups)
+            for name, part in selection.labelled(self.sets).items()
+        }

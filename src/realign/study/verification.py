@@ -1,0 +1,92 @@
+"""Published results computed again, and compared number by number."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from realign import paths
+from realign.errors import RealignError, unknown
+from realign.study import STAGES, Study
+from realign.study.store import Store
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One published result: its stage and slug, and how far its numbers are from those computed again.
+
+    ``difference`` is the largest absolute one; infinite where tables differ in shape or text, or where the
+    published files do not match their own digests (``damage`` says which).
+    """
+
+    label: str
+    difference: float
+    damage: str = ""
+
+
+def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[Verified]:
+    """Compute published results again in a scratch store; yield one comparison each, at least one.
+
+    Weights that are already in the local store are reused; published numbers are not. Nothing is written to
+    data/results.
+
+    Args:
+        study: whose results.
+        stage: only results of this stage; all published ones if empty.
+        limit: at most so many; all if 0.
+
+    Raises:
+        UsageError: not a stage that is published.
+        RealignError: the study has no published result of that kind.
+    """
+    stages = [each.name for each in STAGES if each.published]
+    if stage and stage not in stages:
+        raise unknown("published stage", stage, stages)
+    results = paths.data() / "results"
+    wanted = [node for node in study.nodes() if node.request.stage in ([stage] if stage else stages)]
+    nodes = {node.request.key: node for node in wanted if (results / node.request.folder).is_dir()}
+    if not nodes:
+        raise RealignError(
+            f"nothing to verify: none of the {len(wanted)} results of profile {study.profile.name}"
+            + (f" of stage {stage}" if stage else "")
+            + f" is in {results}"
+        )
+    with tempfile.TemporaryDirectory(prefix="realign-verify-") as scratch:
+        store = Store(Path(scratch))
+        for node in list(nodes.values())[: limit or None]:
+            published = results / node.request.folder
+            if damage := store.damage(published, node.request.key):
+                yield Verified(node.label, float("inf"), damage)
+                continue
+            for need in node.needs:
+                study.graph.run(need)
+            made = store.get(node.request, node.build)
+            yield Verified(node.label, largest_difference(published, made.path))
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    """Return the largest absolute difference between the numbers of two artifacts' tables.
+
+    Infinite when a table is missing or has another shape, or a text cell differs.
+    """
+    worst = 0.0
+    for file in sorted(a.glob("*.csv*")):
+        other = b / file.name
+        if not other.is_file():
+            return float("inf")
+        x, y = pd.read_csv(file), pd.read_csv(other)
+        if x.shape != y.shape or list(x.columns) != list(y.columns):
+            return float("inf")
+        for column in x.columns:
+            if pd.api.types.is_numeric_dtype(x[column]) and pd.api.types.is_numeric_dtype(y[column]):
+                if (x[column].isna() != y[column].isna()).any():
+                    return float("inf")
+                gap = (x[column].astype(float) - y[column].astype(float)).abs().max()
+                worst = max(worst, 0.0 if pd.isna(gap) else float(gap))
+            elif not x[column].fillna("").equals(y[column].fillna("")):
+                return float("inf")
+    return worst
