@@ -18,7 +18,7 @@ from realign.errors import RealignError, UsageError
 from realign.evaluation import run, suites, yardstick
 from realign.models import sources
 from realign.study import Study, open_study
-from realign.study.export import export
+from realign.study.export import export_model
 from realign.study.stages import evaluate as scoring
 
 
@@ -162,7 +162,7 @@ def test_an_exported_model_opens_and_its_card_has_its_scores(study, monkeypatch,
     recipe = study.profile.recipe.model_copy(update={"data": ("messages",), "queries": 8})
     mine = changed(study, recipe=recipe)
     place = tmp_path / "model"
-    export(mine, "base:0", place)
+    export_model(mine, "base:0", place)
     assert SentenceTransformer(str(place), device="cpu").encode(["x"]).shape == (1, 64)
     card = (place / "README.md").read_text()
     assert "| smoke | a | ndcg_at_10 | 12.35 |" in card.splitlines()
@@ -177,7 +177,7 @@ def test_an_exported_model_opens_and_its_card_has_its_scores(study, monkeypatch,
     assert "| smoke | mean of 2 tasks |  | 55.00 |" in again
     assert "12.35" not in again
     with pytest.raises(UsageError, match="is not empty"):
-        export(mine, "base:0", place)
+        export_model(mine, "base:0", place)
 
 
 def test_scores_items_and_what_was_read_are_tidy_and_fit_together(study):

@@ -32,8 +32,21 @@ from realign.study.stages.train import Train, TrainingLog
 from realign.study.stages.tune import Tune, TuningLog
 from realign.study.stages.updates import Updates
 from realign.study.store import Store
+from realign.study.verification import verify
 
-__all__ = ["STAGES", "Graph", "Model", "Node", "Reader", "Stage", "Study", "open_study", "require"]
+__all__ = [
+    "PUBLISHED",
+    "STAGES",
+    "Graph",
+    "Model",
+    "Node",
+    "Reader",
+    "Stage",
+    "Study",
+    "open_study",
+    "require",
+    "verify",
+]
 
 
 class Study:
@@ -87,6 +100,7 @@ class Study:
 STAGES: tuple[type[Stage], ...] = tuple(
     kind for kind in get_type_hints(Study).values() if isinstance(kind, type) and issubclass(kind, Stage)
 )
+PUBLISHED = tuple(stage.name for stage in STAGES if stage.published)
 
 
 def open_study(

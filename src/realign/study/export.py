@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from realign.errors import UsageError
 from realign.evaluation import run
-from realign.study import Study
 from realign.training.model import scored
 
+if TYPE_CHECKING:
+    from realign.study import Study
 
-def export(study: Study, model: str, folder: Path) -> None:
+
+def export_model(study: Study, model: str, folder: Path) -> None:
     """Copy a trained model out of the store, its scores on the profile's suites in the model card.
 
     Both are looked up in the store or made. A model in the store is never changed, so its own card has none.

@@ -76,3 +76,14 @@ def parse(text: str, roles: Collection[str] = ()) -> ModelName:
         numbers.append(None if digits is None else int(digits))
     seed, step = numbers
     return ModelName(match["role"], seed, step)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that is a whole number from 0 to 4294967295.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed {seed}: a whole number from 0 to {MAX_SEED} is needed")
+    return seed

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from realign import paths
 from realign.errors import RealignError, unknown
-from realign.study import STAGES, Study
 from realign.study.store import Store
 
-
-@dataclass(frozen=True)
-class Verified:
-    """One published result: its stage and slug, and how far its numbers are from those computed again.
-
-    ``difference`` is the largest absolute one; infinite where tables differ in shape or text, or where the
-    published files do not match their own digests (``damage`` says which).
-    """
-
-    label: str
-    difference: float
-    damage: str = ""
+if TYPE_CHECKING:
+    from realign.study import Study
 
 
-def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[Verified]:
+def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[tuple[str, float]]:
     """Compute published results again in a scratch store; yield one comparison each, at least one.
 
     Weights that are already in the local store are reused; published numbers are not. Nothing is written to
@@ -43,7 +32,7 @@ def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[Verified]:
         UsageError: not a stage that is published.
         RealignError: the study has no published result of that kind.
     """
-    stages = [each.name for each in STAGES if each.published]
+    stages = [each.name for each in study.stages if each.published]
     if stage and stage not in stages:
         raise unknown("published stage", stage, stages)
     results = paths.data() / "results"
@@ -60,12 +49,12 @@ def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[Verified]:
         for node in list(nodes.values())[: limit or None]:
             published = results / node.request.folder
             if damage := store.damage(published, node.request.key):
-                yield Verified(node.label, float("inf"), damage)
+                yield f"{node.label} (damaged: {damage})", float("inf")
                 continue
             for need in node.needs:
                 study.graph.run(need)
             made = store.get(node.request, node.build)
-            yield Verified(node.label, largest_difference(published, made.path))
+            yield node.label, largest_difference(published, made.path)
 
 
 def largest_difference(a: Path, b: Path) -> float:
