@@ -1,1 +1,1 @@
-"""What a language model does: its answers as a policy, its weights and its landscape against a base."""
+"""What a language model does: as a policy on problems, on the map of its base's states, and in its weights."""

@@ -7,9 +7,9 @@ where on the map do the written tokens lie? All states are those after the final
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from realign.behaviour import policy
 from realign.models import batching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = 24
 
@@ -81,7 +84,14 @@ def fit_map(states: NDArray[Any], *, components: int = 16, regions: int = 12, se
     return Map(mean, scale, axes, centres, spread)
 
 
-def write(model: Any, tokenizer: Any, prompts: Sequence[str], *, length: int, seed: int) -> Written:
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    length: int,
+    seed: int,
+) -> Written:
     """Let a model continue prompts, sampling at temperature 1; ``length`` is the most new tokens."""
     ids = [list(row) for row in tokenizer(list(prompts)).input_ids]
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
@@ -91,28 +101,27 @@ def write(model: Any, tokenizer: Any, prompts: Sequence[str], *, length: int, se
         torch.manual_seed(seed)
         for start in range(0, len(order), 2 * _BATCH):
             batch = order[start : start + 2 * _BATCH]
-            found = policy.generate(
+            new = policy.generate(
                 model, tokenizer, [prompts[i] for i in batch], max_new_tokens=length, sample=True
             )
-            for i, tokens in zip(batch, found, strict=True):
+            for i, tokens in zip(batch, new, strict=True):
                 written[i] = tokens
     return Written(ids, written)
 
 
-def read(model: Any, written: Written, pad: int) -> list[NDArray[np.float32]]:
+def read(model: PreTrainedModel, written: Written, pad: int) -> list[NDArray[np.float32]]:
     """Return the model's states of the completion tokens of each text, (tokens, d) after the final norm."""
-    found: list[NDArray[np.float32]] = []
+    by_text: list[NDArray[np.float32]] = []
     for batch, inputs in _batches(model, written, pad):
         with torch.no_grad():
             states = model.base_model(**inputs).last_hidden_state
         for row, i in enumerate(batch):
             start = len(written.prompts[i])
-            end = start + len(written.completions[i])
-            found.append(states[row, start:end].float().cpu().numpy())
-    return found
+            by_text.append(states[row, start : start + len(written.completions[i])].float().cpu().numpy())
+    return by_text
 
 
-def next_token_agreement(a: Any, b: Any, written: Written, pad: int) -> pd.DataFrame:
+def next_token_agreement(a: PreTrainedModel, b: PreTrainedModel, written: Written, pad: int) -> pd.DataFrame:
     """Compare two models' next-token distributions on every completion token of the same texts.
 
     Returns:
@@ -146,19 +155,20 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return gap / (2 * np.log(2))
 
 
-def _batches(model: Any, written: Written, pad: int) -> list[tuple[list[int], dict[str, Tensor]]]:
-    found = []
+def _batches(
+    model: PreTrainedModel, written: Written, pad: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     texts = [[*p, *c] for p, c in zip(written.prompts, written.completions, strict=True)]
     for start in range(0, len(texts), _BATCH):
         batch = list(range(start, min(start + _BATCH, len(texts))))
         ids, mask, _ = batching.pad([texts[i] for i in batch], [0] * len(batch), pad)
-        found.append((batch, {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}))
-    return found
+        yield batch, {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 
 
 # --- what is measured on the map -------------------------------------------------------------------
 
 Paths = Sequence[NDArray[np.float64]]  # one (tokens, p) array a text, in order along the text
+Value = float | NDArray[np.float64]  # one number, or (R,) where bootstrap weights (R, texts) were given
 
 
 def _rows(weights: NDArray[Any] | None, paths: Paths) -> NDArray[np.float64]:
@@ -166,16 +176,16 @@ def _rows(weights: NDArray[Any] | None, paths: Paths) -> NDArray[np.float64]:
     return np.ones((1, len(paths))) if weights is None else np.asarray(weights, dtype=float)
 
 
-def _answer(values: NDArray[Any], weights: NDArray[Any] | None) -> Any:
+def _value(values: NDArray[np.float64], weights: NDArray[Any] | None) -> Value:
     """Return (R,) values, or the one value of a measure that was asked without weights."""
     return values if weights is not None else float(values[0])
 
 
-def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> float | NDArray[np.float64]:
+def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> Value:
     """Return the energy distance of the tokens of two sets of paths, as a share (0: same, 1: far apart).
 
-    (2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y|, tokens of texts with the same prompt never
-    compared (they share what they are about).
+    (2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y|. Tokens of texts with the same prompt are never
+    compared: they share its topic.
 
     Args:
         a: paths of one model.
@@ -184,10 +194,10 @@ def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> 
     """
 
     def sums(x: Paths, y: Paths) -> tuple[NDArray[Any], NDArray[Any]]:
-        found = cdist(np.concatenate(x), np.concatenate(y))
+        distances = cdist(np.concatenate(x), np.concatenate(y))
         rows, columns = (np.repeat(np.arange(len(p)), [len(t) for t in p]) for p in (x, y))
         one, two = (np.eye(len(x))[rows], np.eye(len(y))[columns])
-        total, count = one.T @ found @ two, one.sum(axis=0)[:, None] * two.sum(axis=0)[None, :]
+        total, count = one.T @ distances @ two, one.sum(axis=0)[:, None] * two.sum(axis=0)[None, :]
         np.fill_diagonal(total, 0)
         np.fill_diagonal(count, 0)
         return total, count
@@ -199,10 +209,10 @@ def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> 
         for total, count in pieces
     )
     value: NDArray[np.float64] = (2 * ab - aa - bb) / (2 * ab)
-    return _answer(value, weights)
+    return _value(value, weights)
 
 
-def occupancy_distance(a: Paths, b: Paths, chart: Map, weights: NDArray[Any] | None = None) -> Any:
+def occupancy_distance(a: Paths, b: Paths, chart: Map, weights: NDArray[Any] | None = None) -> Value:
     """Return the total variation (0..1) between the shares of tokens in each region of the map."""
     shares = []
     w = _rows(weights, a)
@@ -211,42 +221,42 @@ def occupancy_distance(a: Paths, b: Paths, chart: Map, weights: NDArray[Any] | N
         total = w @ counts
         shares.append(total / total.sum(axis=1, keepdims=True))
     value = np.abs(shares[0] - shares[1]).sum(axis=1) / 2
-    return _answer(value, weights)
+    return _value(value, weights)
 
 
-def spread(paths: Paths, weights: NDArray[Any] | None = None) -> Any:
+def spread(paths: Paths, weights: NDArray[Any] | None = None) -> Value:
     """Return the root mean square distance of tokens from their centroid, in map units."""
     w = _rows(weights, paths)
     count = w @ np.array([len(p) for p in paths])
     square = w @ np.array([(p**2).sum() for p in paths])
     centre = (w @ np.stack([p.sum(axis=0) for p in paths])) / count[:, None]
     value = np.sqrt(np.maximum(square / count - (centre**2).sum(axis=1), 0))
-    return _answer(value, weights)
+    return _value(value, weights)
 
 
-def step_length(paths: Paths, weights: NDArray[Any] | None = None) -> Any:
+def step_length(paths: Paths, weights: NDArray[Any] | None = None) -> Value:
     """Return the mean distance between consecutive tokens of a text, in map units (NaN without any)."""
     w = _rows(weights, paths)
     total = w @ np.array([np.linalg.norm(np.diff(p, axis=0), axis=1).sum() for p in paths])
     count = w @ np.array([max(len(p) - 1, 0) for p in paths])
     with np.errstate(invalid="ignore"):
         value = total / count
-    return _answer(value, weights)
+    return _value(value, weights)
 
 
-def shift(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> Any:
+def shift(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> Value:
     """Return the mean distance of two models' states of the same tokens, in map units."""
     w = _rows(weights, a)
     total = w @ np.array([np.linalg.norm(x - y, axis=1).sum() for x, y in zip(a, b, strict=True)])
     value = total / (w @ np.array([len(x) for x in a]))
-    return _answer(value, weights)
+    return _value(value, weights)
 
 
-def with_interval(measure: Callable[[NDArray[Any] | None], Any], weights: NDArray[Any]) -> dict[str, float]:
+def with_interval(measure: Callable[[NDArray[Any] | None], Value], weights: NDArray[Any]) -> dict[str, float]:
     """Return value, low and high (95%, bootstrap over texts) of a measure.
 
-    Resampled texts repeat, which biases distances; so the interval is the spread of the draws around their
-    own mean, laid around the value.
+    Resampled texts repeat, which biases distances; so the interval is centred on the value, and only its width
+    comes from the draws.
     """
     value, draws = float(measure(None)), np.asarray(measure(weights))
     low, high = np.nanquantile(draws, [0.025, 0.975]) - np.nanmean(draws)

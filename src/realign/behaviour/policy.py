@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = 64
+
+
+class LogitsModel(Protocol):
+    """A language model, or what stands for one (a tuned model with its adapter switched off)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        ...
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Return an object with ``logits``."""
+        ...
 
 
 def wilson(successes: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -63,7 +77,7 @@ def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def problems_of(
     settings: PolicySettings, tokenizer: PreTrainedTokenizerBase, split: problem_sets.Split
-) -> list[problem_sets.Problem]:
+) -> list[problem_sets.VerifiableProblem]:
     """Return the problems of a measurement, prompted as the tokenizer allows."""
     return problem_sets.load(
         settings.task,
@@ -112,7 +126,7 @@ def generate(
 
 
 def token_log_probabilities(
-    model: PreTrainedModel, prompts: list[list[int]], completions: list[list[int]], pad: int
+    model: LogitsModel, prompts: list[list[int]], completions: list[list[int]], pad: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the model's distribution at every completion token, given what came before it.
 
@@ -181,63 +195,36 @@ def measure(
     }
     model, tokenizer = loading.load_lm(backbone, **options)
     base = loading.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
-    found = problems_of(settings, tokenizer, split)
-    return measure_model(model, tokenizer, found, settings, base=base)
+    return measure_model(model, tokenizer, problems_of(settings, tokenizer, split), settings, base=base)
 
 
 def measure_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    problems: list[problem_sets.Problem],
+    problems: list[problem_sets.VerifiableProblem],
     settings: PolicySettings,
     *,
-    base: PreTrainedModel | None = None,
+    base: LogitsModel | None = None,
 ) -> dict[str, Any]:
     """Measure a loaded policy on given problems; see :func:`measure`."""
     import torch
 
-    # Alike lengths share a batch, so that little is spent on padding.
+    # Problems of similar length share a batch, so that little is spent on padding.
     order = sorted(range(len(problems)), key=lambda i: len(problems[i].prompt))
     rows: list[dict[str, Any]] = [{} for _ in problems]
     correct = np.zeros((len(problems), settings.samples))
-    totals = {"entropy": 0.0, "kl": 0.0, "tokens": 0}
+    entropy, kl, tokens = 0.0, 0.0, 0
     per_batch = max(1, _BATCH // settings.samples)
     batches = [order[i : i + per_batch] for i in range(0, len(order), per_batch)]
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(settings.seed)
         for batch in track(batches, desc="policy", unit="batch"):
-            prompts = [problems[i].prompt for i in batch]
-            repeated = [p for p in prompts for _ in range(settings.samples)]
-            length = settings.max_new_tokens
-            greedy = generate(model, tokenizer, prompts, max_new_tokens=length, sample=False)
-            sampled = generate(model, tokenizer, repeated, max_new_tokens=length, sample=True)
-            ids = [list(row) for row in tokenizer(repeated).input_ids]
-            log_p, mask = token_log_probabilities(model, ids, sampled, tokenizer.pad_token_id)
-            entropy = -(log_p.exp() * log_p).sum(-1) * mask
-            kl = torch.full_like(entropy, math.nan)
-            if base is not None:
-                log_q, _ = token_log_probabilities(base, ids, sampled, tokenizer.pad_token_id)
-                kl = (log_p.exp() * (log_p - log_q)).sum(-1) * mask
-            totals["entropy"] += float(entropy.sum())
-            totals["kl"] += float(kl.sum())
-            totals["tokens"] += int(mask.sum())
-            for j, i in enumerate(batch):
-                mine = slice(j * settings.samples, (j + 1) * settings.samples)
-                texts = tokenizer.batch_decode(sampled[mine], skip_special_tokens=True)
-                correct[i] = [problem_sets.score(problems[i], t) > 0.999 for t in texts]
-                best = str(tokenizer.decode(greedy[j], skip_special_tokens=True))
-                tokens = int(mask[mine].sum())
-                rows[i] = {
-                    "question": problems[i].question,
-                    "answer": problems[i].answer,
-                    "greedy": best,
-                    "greedy_correct": problem_sets.score(problems[i], best) > 0.999,
-                    "sampled_accuracy": float(correct[i].mean()),
-                    "entropy": float(entropy[mine].sum()) / tokens,
-                    "kl": float(kl[mine].sum()) / tokens,
-                    "tokens": tokens / settings.samples,
-                }
+            part = _measure_batch(model, tokenizer, [problems[i] for i in batch], settings, base)
+            correct[batch] = part.correct
+            for i, row in zip(batch, part.rows, strict=True):
+                rows[i] = row
+            entropy, kl, tokens = entropy + part.entropy, kl + part.kl, tokens + part.tokens
     hits = sum(row["greedy_correct"] for row in rows)
     low, high = wilson(hits, len(rows))
     sampled_accuracy, sampled_low, sampled_high = clustered_wilson(correct)
@@ -251,8 +238,61 @@ def measure_model(
         "n": len(rows),
         "samples": settings.samples,
         "style": settings.style,
-        "entropy": totals["entropy"] / totals["tokens"],
-        "kl": totals["kl"] / totals["tokens"],
-        "completion_length": totals["tokens"] / correct.size,
+        "entropy": entropy / tokens,
+        "kl": kl / tokens,
+        "completion_length": tokens / correct.size,
         "rows": rows,
     }
+
+
+class _Batch(NamedTuple):
+    """A few problems measured: rows, (problems, samples) of zeros and ones, and sums over generated tokens."""
+
+    rows: list[dict[str, Any]]
+    correct: list[list[bool]]
+    entropy: float
+    kl: float
+    tokens: int
+
+
+def _measure_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[problem_sets.VerifiableProblem],
+    settings: PolicySettings,
+    base: LogitsModel | None,
+) -> _Batch:
+    import torch
+
+    prompts = [problem.prompt for problem in problems]
+    repeated = [p for p in prompts for _ in range(settings.samples)]
+    length = settings.max_new_tokens
+    greedy = generate(model, tokenizer, prompts, max_new_tokens=length, sample=False)
+    sampled = generate(model, tokenizer, repeated, max_new_tokens=length, sample=True)
+    ids = [list(row) for row in tokenizer(repeated).input_ids]
+    log_p, mask = token_log_probabilities(model, ids, sampled, tokenizer.pad_token_id)
+    entropy = -(log_p.exp() * log_p).sum(-1) * mask
+    kl = torch.full_like(entropy, math.nan)
+    if base is not None:
+        log_q, _ = token_log_probabilities(base, ids, sampled, tokenizer.pad_token_id)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1) * mask
+    rows, correct = [], []
+    for j, problem in enumerate(problems):
+        mine = slice(j * settings.samples, (j + 1) * settings.samples)
+        texts = tokenizer.batch_decode(sampled[mine], skip_special_tokens=True)
+        correct.append([problem_sets.score(problem, t) > 0.999 for t in texts])
+        best = str(tokenizer.decode(greedy[j], skip_special_tokens=True))
+        tokens = int(mask[mine].sum())
+        rows.append(
+            {
+                "question": problem.question,
+                "answer": problem.answer,
+                "greedy": best,
+                "greedy_correct": problem_sets.score(problem, best) > 0.999,
+                "sampled_accuracy": float(np.mean(correct[-1])),
+                "entropy": float(entropy[mine].sum()) / tokens,
+                "kl": float(kl[mine].sum()) / tokens,
+                "tokens": tokens / settings.samples,
+            }
+        )
+    return _Batch(rows, correct, float(entropy.sum()), float(kl.sum()), int(mask.sum()))

@@ -1,4 +1,4 @@
-"""Problems of reasoning_gym: never-seen splits, prompts, worked answers and the task's own verifier."""
+"""Problems of reasoning_gym: splits, prompts, worked answers and the task's own verifier."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from realign.config import Style
 from realign.errors import RealignError, UsageError, unknown
 
+if TYPE_CHECKING:
+    from reasoning_gym.dataset import ProceduralDataset
+
 Split = Literal["train", "validation", "test"]
+Entry = dict[str, Any]  # of reasoning_gym: question, answer, metadata
 
 # Tenths of the digest space of problem texts.
 _SHARES: dict[Split, range] = {"train": range(0, 7), "validation": range(7, 8), "test": range(8, 10)}
@@ -23,8 +27,8 @@ ANSWER_MARKER = "Answer:"
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One problem: its text, the prompt shown to a policy, the answer, and a worked completion."""
+class VerifiableProblem:
+    """A problem whose answers a verifier scores: its text, the prompt for a policy, the answer, a worked completion."""
 
     task: str
     options: str  # canonical JSON, so that a problem is hashable and can be scored by itself
@@ -38,7 +42,7 @@ class Problem:
 
 
 @lru_cache(maxsize=64)
-def _dataset(task: str, options: str, seed: int) -> Any:
+def _dataset(task: str, options: str, seed: int) -> ProceduralDataset:
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if task not in DATASETS:
@@ -58,14 +62,14 @@ def split_of(text: str) -> Split:
     return next(name for name, share in _SHARES.items() if tenth in share)
 
 
-def _expression(entry: dict[str, Any]) -> str | None:
+def _expression(entry: Entry) -> str | None:
     """Return the arithmetic expression of a problem that is one (chain_sum), else None."""
     value = entry["metadata"].get("expression")
     whole = isinstance(value, str) and re.fullmatch(r"\d+( [+-] \d+)+", value)
     return value if whole else None
 
 
-def prompt_of(entry: dict[str, Any], *, chat: bool = True, style: Style = "answer") -> str:
+def prompt_of(entry: Entry, *, chat: bool = True, style: Style = "answer") -> str:
     """Return the prompt of a reasoning_gym item.
 
     A sum is asked for in words; in the style "answer" it is primed with its equation, so that a small
@@ -105,7 +109,7 @@ def working(expression: str) -> str:
     return " ".join(lines)
 
 
-def solution_of(entry: dict[str, Any], style: Style = "answer") -> str:
+def solution_of(entry: Entry, style: Style = "answer") -> str:
     """Return the completion that supervised tuning imitates, without the end marker.
 
     For sums in the style "answer": the answer, then the working by decimal places. The answer comes first
@@ -138,7 +142,7 @@ def load(
     *,
     chat: bool = True,
     style: Style = "answer",
-) -> list[Problem]:
+) -> list[VerifiableProblem]:
     """Return ``n`` distinct problems of one split, in a deterministic order.
 
     Args:
@@ -159,14 +163,14 @@ def load(
     written = json.dumps(options, sort_keys=True)
     stream_seed = seed * _SEED_STRIDE
     dataset = _dataset(task, written, stream_seed)
-    problems: dict[str, Problem] = {}
+    problems: dict[str, VerifiableProblem] = {}
     limit = 1000 + 200 * n
     for index in range(limit):
         entry = dataset[index]
         question = entry["question"]
         if question in problems or split_of(question) != split:
             continue
-        problems[question] = Problem(
+        problems[question] = VerifiableProblem(
             task=task,
             options=written,
             question=question,
@@ -204,7 +208,7 @@ def last_answer(completion: str) -> str:
     return first_answer(rest) if marker else ""
 
 
-def score(problem: Problem, completion: str) -> float:
+def score(problem: VerifiableProblem, completion: str) -> float:
     """Score a completion by the task's own verifier (0 to 1).
 
     Judged is its first answer, or in the style "working" the one that it is led to.

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -42,11 +41,11 @@ class Update:
 
 def linear_weights(state: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
     """Return the weight matrices of a decoder's layers by (layer, module); norms and embeddings are left out."""
-    found = {}
-    for name, tensor in state.items():
-        if (match := _LINEAR.search(name)) and tensor.ndim == 2:
-            found[int(match[1]), match[2]] = tensor
-    return found
+    return {
+        (int(match[1]), match[2]): tensor
+        for name, tensor in state.items()
+        if (match := _LINEAR.search(name)) and tensor.ndim == 2
+    }
 
 
 def effective_rank(singular: Tensor) -> float:
@@ -112,16 +111,16 @@ def updates(
     before, after = linear_weights(base), linear_weights(tuned)
     if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in after.items()}:
         raise ValueError("the two models do not have the same linear layers")
-    found = {key: update_of(before[key], after[key], *key, rank=rank) for key in before}
-    return {key: update for key, update in found.items() if update is not None}
+    measured = {key: update_of(before[key], after[key], *key, rank=rank) for key in before}
+    return {key: update for key, update in measured.items() if update is not None}
 
 
-def table(found: Mapping[tuple[int, str], Update]) -> pd.DataFrame:
+def table(updates: Mapping[tuple[int, str], Update]) -> pd.DataFrame:
     """One row a matrix: layer, module, size, rank, moved, and overlap with the base's leading directions."""
     rows: list[dict[str, Any]] = [
         {"layer": u.layer, "module": u.module, "size": u.size, "rank": u.rank, "moved": u.moved}
         | {f"base_{name}": value for name, value in u.overlap.items()}
-        for u in found.values()
+        for u in updates.values()
     ]
     return pd.DataFrame(rows)
 
@@ -147,9 +146,3 @@ def agreement(a: Mapping[tuple[int, str], Update], b: Mapping[tuple[int, str], U
     ]
     columns = ["layer", "module", "left", "right", "left_chance", "right_chance"]
     return pd.DataFrame(rows, columns=columns).sort_values(["layer", "module"], ignore_index=True)
-
-
-def summary(frame: pd.DataFrame, column: str) -> dict[str, float]:
-    """Median over matrices with the middle half: value, low, high."""
-    low, value, high = np.nanquantile(frame[column], [0.25, 0.5, 0.75])
-    return {"value": float(value), "low": float(low), "high": float(high)}
