@@ -256,7 +256,7 @@ def compare(scale: float, repeats: int) -> None:
     import torch
 
     from realign import hrsa
-    from realign.hrsa.activations import batches, encode
+    from realign.hrsa.forward import batches, encode
 
     texts = max(50, int(500 * scale))
     models, read = [model(LAYERS - 1, seed) for seed in range(2)], corpus(60 * texts)[:texts]

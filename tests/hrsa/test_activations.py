@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from realign import hrsa
-from realign.hrsa.activations import batches, encode, sample_tokens
+from realign.hrsa.activations import sample_tokens
+from realign.hrsa.forward import batches, encode
 
 
 class Words:
@@ -123,14 +124,6 @@ def test_saved_activations_come_back(model, texts, tmp_path):
     for name in ("states", "pooled", "text_ids", "token_ids", "positions", "text_keys"):
         np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
     assert back.meta == found.meta
-    assert back.layer_names == ["embeddings", "1", "final norm"]
-    found.save(tmp_path / "half", dtype="float16")
-    np.testing.assert_allclose(
-        hrsa.Activations.load(tmp_path / "half").states, found.states, rtol=1e-3, atol=1e-4
-    )
-    found.pooled[0, 0, 0] = 1e6
-    with pytest.raises(ValueError, match="pooled overflow float16"), np.errstate(over="ignore"):
-        found.save(tmp_path / "over", dtype="float16")
 
 
 def test_long_texts_are_cut_and_counted_or_refused(model):
@@ -180,8 +173,9 @@ def test_compare_reads_each_model_once_and_equals_comparing_what_was_collected(m
     assert len(calls) == 2  # all texts fit into one batch
     a, b = (hrsa.collect(m, Words(), texts, tokens=90, max_tokens=30) for m in (model, other))
     expected = hrsa.compare_activations(a, b, settings, metrics=metrics)
-    for name, frame in expected.frames.items():
-        pd.testing.assert_frame_equal(report.frame(name), frame)
+    pd.testing.assert_frame_equal(report.table, expected.table)
+    for name, frame in expected.details.items():
+        pd.testing.assert_frame_equal(report.detail(name), frame)
 
 
 def test_tokenizers_that_disagree_are_refused(model, texts):
@@ -201,11 +195,11 @@ def test_attention_is_what_is_asked_for_and_put_back_afterwards(model, texts):
     wanted = {"metrics": ("cka",), "detail": "summary"}
     both = hrsa.compare(model, other, Words(), texts, settings, attention="both", **wanted)
     assert list(both) == ["bidirectional", "causal"]
-    diagonal = {mode: report.frame("cka_diagonal")["value"].to_numpy() for mode, report in both.items()}
+    diagonal = {mode: report.table["value"].to_numpy() for mode, report in both.items()}
     for mode, report in both.items():
         assert report.meta["attention"] == mode
         alone = hrsa.compare(model, other, Words(), texts, settings, attention=mode, **wanted)
-        np.testing.assert_array_equal(alone.frame("cka_diagonal")["value"], diagonal[mode])
+        np.testing.assert_array_equal(alone.table["value"], diagonal[mode])
     assert np.abs(diagonal["causal"] - diagonal["bidirectional"]).max() > 1e-4
     assert model.config.is_causal is False
     with pytest.raises(ValueError, match="attention 'sideways' is unknown"):
@@ -236,7 +230,13 @@ def test_no_reported_number_depends_on_batch_size_or_text_order(model, texts):
         return hrsa.compare_activations(*states, settings)
 
     plain, moved = report(texts, 2000), report([texts[i] for i in order], 25)
-    for name, frame in plain.frames.items():
-        if name not in ("cka_null", "knn_variants"):  # re-paired texts are drawn; text means keep their order
+
+    def compared(frame):  # text means keep the order of texts, and so the draws of their intervals
+        return frame[frame["variant"] != "text"] if "variant" in frame else frame
+
+    pd.testing.assert_frame_equal(compared(moved.table), compared(plain.table), atol=1e-5, rtol=0)
+    for name, frame in plain.details.items():
+        if name != "cka_null":  # re-paired texts are drawn
             unit = 180 / np.pi if name == "rotation_angles" else 1  # degrees
-            pd.testing.assert_frame_equal(moved.frame(name), frame, atol=1e-5 * unit, rtol=0)
+            other = compared(moved.detail(name))
+            pd.testing.assert_frame_equal(other, compared(frame), atol=1e-5 * unit, rtol=0)

@@ -48,5 +48,6 @@ def test_a_whole_report_on_cuda_equals_the_one_on_the_cpu():
     a, b = model(0.0), model(0.5)
     settings = SimpleNamespace(cka_tokens=480, knn_tokens=480, k=(5,), resamples=50, seed=0)
     here, there = (hrsa.compare_activations(a, b, settings, device=d) for d in ("cpu", "cuda"))
-    for name, frame in here.frames.items():
-        pd.testing.assert_frame_equal(there.frame(name), frame, rtol=1e-3, atol=1e-2)
+    pd.testing.assert_frame_equal(there.table, here.table, rtol=1e-3, atol=1e-2)
+    for name, frame in here.details.items():
+        pd.testing.assert_frame_equal(there.detail(name), frame, rtol=1e-3, atol=1e-2)

@@ -15,15 +15,15 @@ def values() -> pd.Series:
 
 
 def test_nothing_changed_is_one_everywhere(values: pd.Series) -> None:
-    same = values["nothing"].drop("probe", level="metric")
+    same = values["nothing"].drop("probe_accuracy", level="metric")
     assert (same > 0.98).all()
-    assert (values["nothing", "probe"] > 0.95).all()
+    assert (values["nothing", "probe_accuracy"] > 0.95).all()
 
 
 def test_rotations_and_permutations_are_seen_by_axes_and_probes_only(values: pd.Series) -> None:
     for change in ("rotation", "axes permuted"):
         assert values[change, "correlation", "reference"] < 0.5
-        assert values[change, "probe", "reference"] < 0.7
+        assert values[change, "probe_accuracy", "reference"] < 0.7
         for metric in ("r2", "cka"):
             assert values[change, metric, "reference"] > 0.99
     assert values["axes permuted", "inverse_row_entropy", "reference"] > 0.99

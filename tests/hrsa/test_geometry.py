@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from realign import hrsa
-from realign.hrsa.calibration import interval, resample_weights
 from realign.hrsa.grids import cka_grids
+from realign.hrsa.uncertainty import interval, resample_weights
 
 
 def gram_biased(x, y):
@@ -188,18 +188,19 @@ GRIDS_MEMORY = """
 import re
 from pathlib import Path
 import numpy as np
-from realign.hrsa import grids
+from realign.hrsa.correlation_grids import correlation_grid_by_part
+from realign.hrsa.grids import cka_grids
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
 
 rng = np.random.default_rng(0)
 small = rng.normal(size=(2, 64, 8)).astype(np.float32)
-for run in (grids.cka_grids, grids.correlation_grid_by_part):
+for run in (cka_grids, correlation_grid_by_part):
     run(small, small, parts=np.arange(64) % 4)
 x, y = (rng.standard_normal((24, 4096, 256), dtype=np.float32) for _ in range(2))
 before = peak()
-for run in (grids.cka_grids, grids.correlation_grid_by_part):
+for run in (cka_grids, correlation_grid_by_part):
     run(x, y, parts=np.arange(4096) % 8)
 print(peak() - before, (x.nbytes + y.nbytes) / 2**20)
 """

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from realign import hrsa
-from realign.hrsa.grids import correlation_grid_by_part
+from realign.hrsa.correlation_grids import correlation_grid_by_part
 from realign.hrsa.representation import shape_influence
 
 

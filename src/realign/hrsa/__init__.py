@@ -7,15 +7,18 @@ models. Layer 0 is the token embedding; the last layer follows the final norm. L
 the start. States are read without special tokens.
 """
 
-from realign.hrsa.activations import Activations, collect, extract
-from realign.hrsa.calibration import classical_mds, permutation_test
+from realign.hrsa.activations import Activations, collect
 from realign.hrsa.comparison import compare, compare_activations
+from realign.hrsa.correlation_grids import correlation_grid
+from realign.hrsa.forward import extract
 from realign.hrsa.function import ProbeResult, cross_model_probe
 from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
-from realign.hrsa.grids import cka_grid, correlation_grid
-from realign.hrsa.maps import ModelsMap, cka_distances, models_map
+from realign.hrsa.grids import cka_grid
+from realign.hrsa.knn import KNNOverlap, knn_overlap
+from realign.hrsa.maps import ModelsMap, models_map
+from realign.hrsa.metrics import METRICS, Metric
 from realign.hrsa.neighbours import nearest
-from realign.hrsa.overlap import KNNOverlap, knn_overlap
+from realign.hrsa.pair import Pair, Probe
 from realign.hrsa.report import Report
 from realign.hrsa.representation import (
     Procrustes,
@@ -26,22 +29,26 @@ from realign.hrsa.representation import (
     permutation_energy,
     rotation_angles,
 )
-from realign.hrsa.summary import by_layer, difference, drift_summary
-from realign.hrsa.work import Probe
+from realign.hrsa.rows import Rows
+from realign.hrsa.summary import Difference, by_layer, difference
+from realign.hrsa.uncertainty import permutation_test
 
 __all__ = [
+    "METRICS",
     "Activations",
+    "Difference",
     "KNNOverlap",
+    "Metric",
     "ModelsMap",
+    "Pair",
     "Probe",
     "ProbeResult",
     "Procrustes",
     "Report",
+    "Rows",
     "by_layer",
-    "cka_distances",
     "cka_grid",
     "cka_with_influence",
-    "classical_mds",
     "collect",
     "compare",
     "compare_activations",
@@ -50,7 +57,6 @@ __all__ = [
     "diagonal_energy",
     "difference",
     "dimension_correlation",
-    "drift_summary",
     "energy",
     "extract",
     "inverse_row_entropy",

@@ -10,154 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-Progress = Callable[..., Iterable[Any]]
+from realign.hrsa.forward import Batch, Encoded, Progress, encode, forward, position_limit
 
-
-@dataclass(frozen=True)
-class Batch:
-    """States of a few texts.
-
-    Attributes:
-        texts: (b,) index of each text.
-        token_ids: (b, t), padded on the right.
-        mask: (b, t) bool, True at tokens.
-        layers: L tensors (b, t, d) in the model's dtype; the first is the token embedding, the last
-            follows the final norm.
-    """
-
-    texts: NDArray[np.int64]
-    token_ids: Tensor
-    mask: Tensor
-    layers: tuple[Tensor, ...]
-
-    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return states (L, m, d) float32, text index (m,) and position (m,) of the m tokens."""
-        states = torch.stack([layer[self.mask].float() for layer in self.layers])
-        row, position = torch.nonzero(self.mask, as_tuple=True)
-        return states, torch.from_numpy(self.texts).to(row.device)[row], position
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of texts: (n_texts) lists, and how many texts were cut."""
-
-    ids: list[list[int]]
-    truncated: int
-
-
-def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int | None, limit: int | None = None) -> Encoded:
-    """Tokenize without special tokens, cut to ``max_tokens``.
-
-    Raises:
-        ValueError: a text is empty, or longer than ``limit`` (what the model can read) after cutting.
-    """
-    for i, text in enumerate(texts):
-        if not text.strip():
-            raise ValueError(f"text {i} is empty; remove it before comparing models")
-    if not texts:
-        raise ValueError("no texts given")
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    ids = [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-    truncated = 0
-    for i, row in enumerate(ids):
-        if not row:
-            raise ValueError(f"text {i} has no tokens; remove it before comparing models")
-        if max_tokens is not None and len(row) > max_tokens:
-            ids[i] = row[:max_tokens]
-            truncated += 1
-        if limit is not None and len(ids[i]) > limit:
-            raise ValueError(
-                f"text {i} has {len(ids[i])} tokens and the model reads {limit}; lower max_tokens to {limit}"
-            )
-    return Encoded(ids, truncated)
-
-
-def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Group texts of similar length so that texts x longest stays within ``token_budget``."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
-
-
-def extract(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    *,
-    max_tokens: int | None = None,
-    token_budget: int = 4096,
-    layers: Sequence[int] | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Batch]:
-    """Stream the states of all texts; at most one batch is held.
-
-    Args:
-        model: a transformers model, headless or not; its attention mode is the caller's choice.
-        tokenizer: its tokenizer.
-        texts: what to read; none may be empty.
-        max_tokens: longer texts are cut here; None: refused where the model cannot read them.
-        token_budget: padded tokens of one forward pass.
-        layers: which of the L layers; None is all.
-        progress: wraps the iterable of batches, called as ``progress(batches, total=..., desc=...)``.
-
-    Yields:
-        Batch, longest texts first.
-    """
-    encoded = encode(tokenizer, texts, max_tokens, _position_limit(model))
-    yield from _forward(model, tokenizer, encoded, token_budget, layers, progress)
-
-
-def _position_limit(model: Any) -> int | None:
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) else None
-
-
-def _forward(
-    model: Any,
-    tokenizer: Any,
-    encoded: Encoded,
-    token_budget: int,
-    layers: Sequence[int] | None,
-    progress: Progress | None,
-) -> Iterator[Batch]:
-    body = model.base_model if hasattr(model, "lm_head") else model  # no need for logits
-    device = next(model.parameters()).device
-    pad = getattr(tokenizer, "pad_token_id", None) or 0
-    plan = list(batches([len(ids) for ids in encoded.ids], token_budget))
-    model.eval()
-    steps = progress(plan, total=len(plan), desc="reading texts") if progress else plan
-    for index in steps:
-        longest = len(encoded.ids[index[0]])
-        ids = torch.full((len(index), longest), pad, dtype=torch.int64)
-        mask = torch.zeros(len(index), longest, dtype=torch.bool)
-        for row, i in enumerate(index):
-            ids[row, : len(encoded.ids[i])] = torch.tensor(encoded.ids[i])
-            mask[row, : len(encoded.ids[i])] = True
-        ids, mask = ids.to(device), mask.to(device)
-        # Nothing here holds the states: the caller drops a batch, then the next one is read.
-        yield Batch(np.asarray(index), ids, mask, _hidden(body, ids, mask, layers))
-
-
-def _hidden(body: Any, ids: Tensor, mask: Tensor, layers: Sequence[int] | None) -> tuple[Tensor, ...]:
-    with torch.inference_mode():
-        states = body(
-            input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False
-        ).hidden_states
-    return tuple(states if layers is None else (states[layer] for layer in layers))
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -183,20 +49,11 @@ class Activations:
     text_keys: NDArray[np.uint64]
     meta: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def layer_names(self) -> list[str]:
-        """'embeddings', '1', ..., 'final norm'."""
-        count = len(self.pooled)
-        return ["embeddings", *map(str, range(1, count - 1)), "final norm"][:count]
-
-    def save(self, directory: Path, *, dtype: str = "float32") -> None:
-        """Write states.npy, pooled.npy, rows.npz and meta.json; 'float16' halves the size."""
+    def save(self, directory: Path) -> None:
+        """Write states.npy, pooled.npy, rows.npz and meta.json."""
         directory.mkdir(parents=True, exist_ok=True)
-        for name, values in (("states", self.states), ("pooled", self.pooled)):
-            stored = values.astype(dtype)
-            if not np.isfinite(stored).all():
-                raise ValueError(f"{name} overflow {dtype}; save them as float32")
-            np.save(directory / f"{name}.npy", stored)
+        np.save(directory / "states.npy", self.states)
+        np.save(directory / "pooled.npy", self.pooled)
         np.savez_compressed(
             directory / "rows.npz",
             text_ids=self.text_ids,
@@ -212,13 +69,15 @@ class Activations:
         with np.load(directory / "rows.npz") as rows:
             return cls(
                 states=np.load(directory / "states.npy", mmap_mode="r"),
-                pooled=np.load(directory / "pooled.npy").astype(np.float32, copy=False),
+                pooled=np.load(directory / "pooled.npy"),
                 meta=json.loads((directory / "meta.json").read_text()),
                 **{name: rows[name] for name in ("text_ids", "token_ids", "positions", "text_keys")},
             )
 
     @classmethod
-    def from_pooled(cls, pooled: Any, meta: dict[str, Any] | None = None) -> Activations:
+    def from_pooled(
+        cls, pooled: np.ndarray | Sequence[np.ndarray], meta: dict[str, Any] | None = None
+    ) -> Activations:
         """Treat each text's embedding (L, n, d) as its one token.
 
         This compares models on text level, or one model with itself across languages: pass the
@@ -232,7 +91,9 @@ class Activations:
         return cls(values, rows, zeros, zeros, values, rows.astype(np.uint64), meta or {"level": "text"})
 
 
-def sample_tokens(ids: list[list[int]], tokens: int, seed: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def sample_tokens(
+    ids: list[list[int]], tokens: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Choose ``tokens`` (text, position) pairs at random by content: (n, 2) int64 and text keys (n_texts,).
 
     Every token gets a pseudo-random number from its text's digest, its position and the seed; the smallest
@@ -258,8 +119,8 @@ def _digest(ids: list[int]) -> int:
 
 
 def collect(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
     tokens: int = 4096,
@@ -286,52 +147,54 @@ def collect(
         Activations; memory is L x (tokens + n_texts) x d x 4 bytes whatever the length of the texts.
     """
     started = time.perf_counter()
-    encoded = encode(tokenizer, texts, max_tokens, _position_limit(model))
+    encoded = encode(tokenizer, texts, max_tokens, position_limit(model))
     sample, keys = sample_tokens(encoded.ids, tokens, seed)
-    rows_of: dict[int, NDArray[np.int64]] = {}
     by_text = np.argsort(sample[:, 0], kind="stable")
     bounds = np.searchsorted(sample[by_text, 0], np.arange(len(texts) + 1))
-    for i in range(len(texts)):
-        rows_of[i] = by_text[bounds[i] : bounds[i + 1]]
-    states: NDArray[np.float32] | None = None
-    pooled: NDArray[np.float32] | None = None
-    token_ids = np.array([encoded.ids[i][p] for i, p in sample], dtype=np.int64)
-    for batch in _forward(model, tokenizer, encoded, token_budget, layers, progress):
-        if states is None or pooled is None:
+    rows_of = [by_text[start:stop] for start, stop in pairwise(bounds)]
+    states = pooled = np.empty((0, 0, 0), dtype=np.float32)
+    for batch in forward(model, tokenizer, encoded, token_budget, layers, progress):
+        if not pooled.size:
             depth, width = len(batch.layers), batch.layers[0].shape[-1]
             states = np.empty((depth, len(sample), width), dtype=np.float32)
             pooled = np.empty((depth, len(texts), width), dtype=np.float32)
-        rows = np.concatenate([rows_of[int(i)] for i in batch.texts])
-        where = np.repeat(np.arange(len(batch.texts)), [len(rows_of[int(i)]) for i in batch.texts])
-        take = torch.from_numpy(where * batch.mask.shape[1] + sample[rows, 1]).to(batch.mask.device)
-        weights = batch.mask[:, None, :].float() / batch.mask.sum(1)[:, None, None]
-        for layer, values in enumerate(batch.layers):
-            flat = values.reshape(-1, values.shape[-1])
-            states[layer, rows] = flat[take].float().cpu().numpy()
-            pooled[layer, batch.texts] = (weights @ values.float())[:, 0].cpu().numpy()
-        del batch, values, flat  # before the next one is read
-    total = sum(map(len, encoded.ids))
-    config = getattr(model, "config", None)
-    meta = {
-        "texts": len(texts),
-        "tokens_read": total,
-        "tokens_sampled": len(sample),
-        "truncated": encoded.truncated,
-        "max_tokens": max_tokens,
-        "seed": seed,
-        "attention": {True: "causal", False: "bidirectional"}.get(
-            cast(bool, getattr(config, "is_causal", None)), "model default"
-        ),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    assert states is not None  # encode() refuses an empty list
-    assert pooled is not None
-    if not (np.isfinite(states).all() and np.isfinite(pooled).all()):
-        layer = int(
-            np.argmin(
-                [np.isfinite(s).all() and np.isfinite(p).all() for s, p in zip(states, pooled, strict=True)]
-            )
-        )
-        raise ValueError(f"states of layer {layer} are not finite; the model overflowed {meta['dtype']}")
+        _keep(batch, sample, rows_of, states, pooled)
+        del batch  # its memory is free before the next one is read
+    meta = {"texts": len(texts), "tokens_sampled": len(sample), "seed": seed, "max_tokens": max_tokens}
+    meta |= _facts(model, encoded) | {"seconds": round(time.perf_counter() - started, 3)}
+    for layer, values in enumerate(zip(states, pooled, strict=True)):
+        if not all(np.isfinite(each).all() for each in values):
+            raise ValueError(f"states of layer {layer} are not finite; the model overflowed {meta['dtype']}")
+    token_ids = np.array([encoded.ids[i][p] for i, p in sample], dtype=np.int64)
     return Activations(states, sample[:, 0], token_ids, sample[:, 1], pooled, keys, meta)
+
+
+def _keep(
+    batch: Batch,
+    sample: NDArray[np.int64],
+    rows_of: list[NDArray[np.int64]],
+    states: NDArray[np.float32],
+    pooled: NDArray[np.float32],
+) -> None:
+    """Write a batch's sampled tokens to ``states`` (L, n, d) and its text means to ``pooled`` (L, texts, d).
+
+    ``sample`` (n, 2) holds the text and position of each row of ``states``, ``rows_of`` the rows of each text.
+    """
+    rows = np.concatenate([rows_of[i] for i in batch.texts])
+    where = np.repeat(np.arange(len(batch.texts)), [len(rows_of[i]) for i in batch.texts])
+    take = torch.from_numpy(where * batch.mask.shape[1] + sample[rows, 1]).to(batch.mask.device)
+    weights = batch.mask[:, None, :].float() / batch.mask.sum(1)[:, None, None]
+    for layer, values in enumerate(batch.layers):
+        states[layer, rows] = values.reshape(-1, values.shape[-1])[take].float().cpu().numpy()
+        pooled[layer, batch.texts] = (weights @ values.float())[:, 0].cpu().numpy()
+
+
+def _facts(model: PreTrainedModel, encoded: Encoded) -> dict[str, Any]:
+    """What was read, and how the model was set."""
+    causal = getattr(getattr(model, "config", None), "is_causal", None)
+    return {
+        "tokens_read": sum(map(len, encoded.ids)),
+        "truncated": encoded.truncated,
+        "attention": "model default" if causal is None else "causal" if causal else "bidirectional",
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }

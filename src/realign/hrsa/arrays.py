@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Array: TypeAlias = np.ndarray | Tensor
+Stack: TypeAlias = Array | Sequence[Array]
+"""A model's layers: one array (L, n, d), or L matrices (n, d_l)."""
 
 
-def as_matrix(values: Any, name: str, *, rows: int = 2) -> Tensor:
+def as_matrix(values: Array, name: str, *, rows: int = 2) -> Tensor:
     """Return ``values`` as a finite float32 or float64 tensor (n, d) on its own device.
 
     Raises ValueError for other shapes, fewer than ``rows`` rows, integers, NaN and infinities (the usual
@@ -41,7 +44,7 @@ def as_matrix(values: Any, name: str, *, rows: int = 2) -> Tensor:
     return tensor
 
 
-def as_pair(x: Any, y: Any, *, rows: int = 2, same_width: bool = False) -> tuple[Tensor, Tensor]:
+def as_pair(x: Array, y: Array, *, rows: int = 2, same_width: bool = False) -> tuple[Tensor, Tensor]:
     """Return two matrices with the same rows, in their common dtype and on the first one's device."""
     left, right = as_matrix(x, "X", rows=rows), as_matrix(y, "Y", rows=rows)
     if left.shape[0] != right.shape[0]:
@@ -54,7 +57,7 @@ def as_pair(x: Any, y: Any, *, rows: int = 2, same_width: bool = False) -> tuple
     return left.to(dtype), right.to(left.device, dtype)
 
 
-def as_layers(stack: Any, name: str, *, rows: int = 2) -> list[Tensor]:
+def as_layers(stack: Stack, name: str, *, rows: int = 2) -> list[Tensor]:
     """Return a stack (L, n, d), or a sequence of (n, d_l) matrices with equal n, as a list of matrices."""
     if isinstance(stack, np.ndarray | Tensor) and stack.ndim != 3:
         raise ValueError(f"{name} must have shape (layers, rows, dimensions), got {tuple(stack.shape)}")
@@ -67,7 +70,7 @@ def as_layers(stack: Any, name: str, *, rows: int = 2) -> list[Tensor]:
     return layers
 
 
-def as_groups(groups: Sequence[Any] | Array | None, n: int) -> np.ndarray:
+def as_groups(groups: Sequence[object] | Array | None, n: int) -> np.ndarray:
     """Return group numbers 0..G-1 of ``n`` rows in order of first appearance; None: each row its own."""
     if groups is None:
         return np.arange(n)
@@ -112,6 +115,21 @@ def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
     return out.index_add_(0, groups, values.double())
 
 
+def by_part(parts: NDArray[np.int64] | None, n: int, device: torch.device) -> tuple[Tensor, list[slice]]:
+    """An order of the rows that puts parts together, and where each part then lies."""
+    if parts is None:
+        return torch.arange(n, device=device), [slice(0, n)]
+    ends = np.cumsum(np.bincount(parts)).tolist()
+    order = torch.from_numpy(np.argsort(parts, kind="stable")).to(device)
+    return order, [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+
+
+def blocks(rows: slice, size: int) -> Iterator[slice]:
+    """Cut a slice into slices of at most ``size``."""
+    for start in range(rows.start, rows.stop, size):
+        yield slice(start, min(start + size, rows.stop))
+
+
 def numpy(x: Tensor) -> np.ndarray:
     """Return a tensor as a numpy array on the CPU."""
     return x.detach().cpu().numpy()
@@ -126,3 +144,14 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def block_maxima(matrix: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+    """Shrink a matrix (m, n) to at most ``limit`` rows and columns by the maximum of each square block.
+
+    Returns:
+        the maxima (0 counts as an entry of blocks at the border), and the side of a block.
+    """
+    side = -(-max(matrix.shape) // limit)
+    padded = np.pad(matrix, [(0, -size % side) for size in matrix.shape])
+    return padded.reshape(len(padded) // side, side, -1, side).max(axis=(1, 3)), side

@@ -6,20 +6,26 @@ import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from realign.hrsa import levels
-from realign.hrsa.activations import Activations, Progress, collect
+from realign.hrsa.activations import Activations, collect
+from realign.hrsa.forward import Progress
 from realign.hrsa.geometry import SINK_RATIO
+from realign.hrsa.metrics import METRICS
+from realign.hrsa.pair import Detail, Options, Pair, Probe
 from realign.hrsa.report import Report
-from realign.hrsa.work import Detail, Options, Probe, Work
+from realign.hrsa.rows import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Tokenizers = PreTrainedTokenizerBase | tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
 
 Mode = Literal["bidirectional", "causal"]
-METRICS = ("correlation", "cka", "knn", "procrustes", "probe", "energy")
 
 NOTES = {
     "paper": "as the paper's public code: biased CKA, Procrustes fitted and scored on the same tokens "
@@ -39,11 +45,11 @@ NOTES = {
 def compare_activations(
     a: Activations,
     b: Activations,
-    settings: Any = None,
+    settings: object = None,
     *,
-    labels: Sequence[Any] | None = None,
+    labels: Sequence[object] | None = None,
     probes: Mapping[str, Probe] | None = None,
-    metrics: Collection[str] = METRICS,
+    metrics: Collection[str] | None = None,
     detail: Detail = "full",
     layers: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
@@ -57,62 +63,53 @@ def compare_activations(
             (`realign.config.HRSASettings`, for one); defaults 4096, 4096, (5, 10, 50), 200, 0.
         labels: (n_texts,) label of each text, for label-conditioned neighbour agreement.
         probes: labelled text embeddings by name of the text set.
-        metrics: which of correlation, cka, knn, procrustes, probe, energy.
+        metrics: names in the registry; None is all. A metric comes with those that are computed with it.
         detail: 'full', or 'summary' for many cheap comparisons: no L x L grids, no nulls,
             cheaper probes, and six evenly spaced layers.
-        layers: which layers the costly metrics (knn, procrustes; with 'summary' all metrics) read.
+        layers: which layers the costly metrics (knn, Procrustes; with 'summary' all metrics) read.
         device: where to compute.
 
     Raises:
         ValueError: the two did not read the same tokens, or differ in layers or width; an unknown metric.
     """
-    unknown = set(metrics) - set(METRICS)
-    if unknown:
-        raise ValueError(f"unknown metrics {sorted(unknown)}; choose from {', '.join(METRICS)}")
+    wanted = set(METRICS) if metrics is None else set(metrics)
+    if wanted - set(METRICS):
+        raise ValueError(f"unknown metrics {sorted(wanted - set(METRICS))}; choose from {', '.join(METRICS)}")
     _check(a, b)
     count = a.states.shape[0]
     spread = range(count) if detail == "full" else np.linspace(0, count - 1, 6).round().tolist()
     picked = sorted({int(layer) % count for layer in (spread if layers is None else layers)})
-    options = Options.read(settings)
-    work = Work(a, b, options, torch.device(device), picked, detail)
-    work.report.meta.update(
-        layers=count,
-        width=int(a.states.shape[2]),
-        texts=work.texts,
-        tokens=len(work.rows),
-        tokens_knn=min(options.knn_tokens, work.n),
-        tokens_read=a.meta.get("tokens_read"),
-        truncated=a.meta.get("truncated"),
-        attention=a.meta.get("attention"),
-        dtypes=[a.meta.get("dtype"), b.meta.get("dtype")],
-        k=list(options.k),
-        resamples=options.resamples,
-        seed=options.seed,
-        detail=detail,
-        sample=_sample_digest(a, work.rows),
-        notes=NOTES,
-        seconds={},
-    )
+    pair = Pair(a, b, Options.read(settings), torch.device(device), picked, detail, labels, probes or {})
+    rows, seconds = Rows(), {}
     with torch.inference_mode():
-        for name, step in (
-            ("energy", levels.energy),
-            ("correlation", levels.correlation),
-            ("cka", levels.cka),
-            ("knn", lambda w: levels.knn(w, labels)),
-            ("procrustes", levels.procrustes),
-            ("probe", lambda w: levels.probe(w, probes or {})),
-        ):
-            if name in metrics:
-                with _timed(work.report.meta["seconds"], name):
-                    step(work)
-    return work.report
+        for compute in dict.fromkeys(each.compute for each in METRICS.values() if each.name in wanted):
+            started = time.perf_counter()
+            rows.extend(compute(pair))
+            seconds[compute.__name__] = round(time.perf_counter() - started, 3)
+    meta = _facts(pair) | {"seconds": seconds} | rows.meta
+    return Report(rows.table(), rows.all_details(), rows.rotation, rows.influence, meta)
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - started, 3)
+def _facts(pair: Pair) -> dict[str, Any]:
+    """What was compared, for the report's meta."""
+    a, b, options = pair.a, pair.b, pair.options
+    return {
+        "layers": pair.layers,
+        "width": int(a.states.shape[2]),
+        "texts": pair.texts,
+        "tokens": len(pair.rows),
+        "tokens_knn": min(options.knn_tokens, pair.n),
+        "tokens_read": a.meta.get("tokens_read"),
+        "truncated": a.meta.get("truncated"),
+        "attention": a.meta.get("attention"),
+        "dtypes": [a.meta.get("dtype"), b.meta.get("dtype")],
+        "k": list(options.k),
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "detail": pair.detail,
+        "sample": _sample_digest(a, pair.rows),
+        "notes": NOTES,
+    }
 
 
 def _check(a: Activations, b: Activations) -> None:
@@ -146,24 +143,26 @@ def _sample_digest(a: Activations, rows: NDArray[np.int64]) -> str:
 
 @overload
 def compare(
-    model_a: Any, model_b: Any, tokenizers: Any, texts: Sequence[str], settings: Any = None, *,
+    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Sequence[str],
+    settings: object = None, *,
     attention: Mode | None = None, progress: Progress | None = None, **options: Any,
 ) -> Report: ...  # fmt: skip
 
 
 @overload
 def compare(
-    model_a: Any, model_b: Any, tokenizers: Any, texts: Sequence[str], settings: Any = None, *,
+    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Sequence[str],
+    settings: object = None, *,
     attention: Literal["both"], progress: Progress | None = None, **options: Any,
 ) -> dict[Mode, Report]: ...  # fmt: skip
 
 
 def compare(
-    model_a: Any,
-    model_b: Any,
-    tokenizers: Any,
+    model_a: PreTrainedModel,
+    model_b: PreTrainedModel,
+    tokenizers: Tokenizers,
     texts: Sequence[str],
-    settings: Any = None,
+    settings: object = None,
     *,
     attention: Mode | Literal["both"] | None = None,
     progress: Progress | None = None,
@@ -215,7 +214,7 @@ def compare(
 
 
 @contextmanager
-def _attention(model: Any, mode: str | None) -> Iterator[None]:
+def _attention(model: PreTrainedModel, mode: str | None) -> Iterator[None]:
     """Set ``config.is_causal`` for a while."""
     if mode not in (None, "bidirectional", "causal"):
         raise ValueError(f"attention '{mode}' is unknown; choose 'bidirectional', 'causal' or 'both'")

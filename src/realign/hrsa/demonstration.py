@@ -8,27 +8,21 @@ from __future__ import annotations
 
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import ortho_group
 
-from realign.display import tables
+from realign.hrsa.activations import Activations
+from realign.hrsa.comparison import compare_activations
+from realign.hrsa.metrics import ESTIMATORS, METRICS
+from realign.hrsa.pair import Probe
 
 TEXTS, EACH, WIDTH, CLASSES = 120, 6, 24, 6
 TEXT_OF = np.repeat(np.arange(TEXTS), EACH)
 LABELS = np.arange(TEXTS) % CLASSES
 SETTINGS = SimpleNamespace(cka_tokens=TEXTS * EACH, knn_tokens=TEXTS * EACH, k=(10,), resamples=200, seed=0)
-METRICS = {
-    "correlation": "dimension-wise r",
-    "r2": "Procrustes R²",
-    "inverse_row_entropy": "inverse row entropy",
-    "cka": "linear CKA",
-    "knn": "k-NN overlap, k = 10",
-    "probe": "probe accuracy",
-}
 
 
 def base() -> NDArray[np.float64]:
@@ -40,7 +34,7 @@ def base() -> NDArray[np.float64]:
     return (centres + texts + tokens) * np.linspace(2, 0.5, WIDTH) + 1
 
 
-def changes() -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+def changes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Pairs of models by what was done to the second one."""
     x, rng = base(), np.random.default_rng(1)
     spread = x.std(axis=0)
@@ -71,31 +65,21 @@ def changes() -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
 @cache
 def demonstration() -> pd.DataFrame:
     """Compare every pair: change, metric, estimator, value, low, high (95%, over texts)."""
-    from realign import hrsa
-
     rows = []
-    for change, pair in changes().items():
-        a, b = (_activations(values) for values in pair)
-        probe = hrsa.Probe(a.pooled[-1], b.pooled[-1], LABELS)
-        report = hrsa.compare_activations(a, b, SETTINGS, probes={"class": probe})
-        for metric in METRICS:
-            for estimator in tables.ESTIMATORS:
-                if metric == "probe":
-                    frame = report.frame("probe" if estimator == "reference" else "probe_paper")
-                    found = frame.query("direction == 'a->b' and scaler == 'source'").iloc[0]
-                    value = found["accuracy"]
-                else:
-                    found = tables.profile(report, metric, estimator).iloc[-1]
-                    value = found["value"]
-                rows.append((change, metric, estimator, value, found["low"], found["high"]))
+    for change, states in changes().items():
+        a, b = map(_activations, states)
+        probe = Probe(a.pooled[-1], b.pooled[-1], LABELS)
+        report = compare_activations(a, b, SETTINGS, probes={"class": probe})
+        for metric in (each.name for each in METRICS.values() if each.sees):
+            for estimator in ESTIMATORS:
+                last = report.by_layer(metric, estimator).iloc[-1]
+                rows.append((change, metric, estimator, *last[["value", "low", "high"]]))
     return pd.DataFrame(rows, columns=["change", "metric", "estimator", "value", "low", "high"])
 
 
-def _activations(states: NDArray[Any]) -> Any:
-    from realign import hrsa
-
+def _activations(states: np.ndarray) -> Activations:
     values = states.astype(np.float32)
-    return hrsa.Activations(
+    return Activations(
         values[None],
         TEXT_OF,
         np.zeros(len(TEXT_OF), dtype=np.int64),

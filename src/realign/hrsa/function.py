@@ -1,8 +1,8 @@
 """Function level: does a linear classifier trained on one model's texts work on the other's?
 
 Every text is tested once, by cross-validation: a fold's probe, its scaling and its regularisation see the
-source's training texts only. (The paper's public code uses one 0.8/0.1/0.1 split, C = 1 and the source's
-scaling; `paper=True` gives that.)
+source's training texts only. The probe of the paper's public code (one 0.8/0.1/0.1 split, C = 1, the
+source's scaling) is :func:`paper_probe`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from realign.hrsa.arrays import as_groups, as_pair, numpy
+from realign.hrsa.arrays import Array, as_groups, as_pair, numpy
 from realign.hrsa.representation import orthogonal_procrustes
 
 Task = Literal["classification", "regression"]
-SCALERS = ("source", "target", "procrustes")
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class ProbeResult:
 
     task: Task
     tested: NDArray[np.int64]
-    truth: NDArray[Any]
-    predictions: dict[str, NDArray[Any]]
+    truth: np.ndarray
+    predictions: dict[str, np.ndarray]
     regularisation: list[float] = field(default_factory=list)
 
     def correct(self, name: str) -> NDArray[np.float64]:
@@ -65,18 +64,18 @@ class ProbeResult:
         return float(self.f1_resampled(name, np.ones((1, len(self.truth))), average)[0])
 
     def f1_resampled(
-        self, name: str, weights: NDArray[Any], average: Literal["macro", "weighted"] = "macro"
+        self, name: str, weights: np.ndarray, average: Literal["macro", "weighted"] = "macro"
     ) -> NDArray[np.float64]:
         """F1 (r,) of each row of ``weights`` (r, m), which say how often every tested text counts."""
         if self.task == "regression":
             return np.full(len(weights), np.nan)
         predicted = self.predictions[name]
         classes = np.arange(int(max(self.truth.max(), predicted.max())) + 1)
-        true, found = self.truth[:, None] == classes, predicted[:, None] == classes
+        true, named = self.truth[:, None] == classes, predicted[:, None] == classes
         support = weights @ true
-        total = support + weights @ found
+        total = support + weights @ named
         with np.errstate(invalid="ignore"):
-            score = np.where(total > 0, 2 * (weights @ (true & found)) / total, 0.0)
+            score = np.where(total > 0, 2 * (weights @ (true & named)) / total, 0.0)
         # As scikit-learn: a class counts where it is true or predicted.
         shares = (total > 0).astype(np.float64) if average == "macro" else support
         return (score * shares).sum(axis=1) / shares.sum(axis=1)
@@ -108,11 +107,11 @@ class ProbeResult:
 
 
 def cross_model_probe(
-    source: Any,
-    target: Any,
-    labels: Sequence[Any] | NDArray[Any],
+    source: Array,
+    target: Array,
+    labels: Sequence[object] | np.ndarray,
     *,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[object] | None = None,
     task: Task = "classification",
     folds: int = 5,
     strengths: Sequence[float] = (0.001, 0.01, 0.1),
@@ -166,9 +165,9 @@ def cross_model_probe(
 
 
 def paper_probe(
-    source: Any,
-    target: Any,
-    labels: Sequence[Any] | NDArray[Any],
+    source: Array,
+    target: Array,
+    labels: Sequence[object] | np.ndarray,
     *,
     task: Task = "classification",
     seed: int = 0,
@@ -194,7 +193,7 @@ def _unit(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     return x / norm
 
 
-def _labels(labels: Any, n: int, task: str, folds: int) -> NDArray[Any]:
+def _labels(labels: Sequence[object] | np.ndarray, n: int, task: str, folds: int) -> np.ndarray:
     values = np.asarray(labels)
     if values.shape != (n,):
         raise ValueError(f"labels has shape {values.shape}; one label for each of the {n} texts is needed")
@@ -215,7 +214,7 @@ def _labels(labels: Any, n: int, task: str, folds: int) -> NDArray[Any]:
 
 
 def _splits(
-    truth: NDArray[Any], groups: NDArray[Any] | None, task: str, folds: int, seed: int, strict: bool = True
+    truth: np.ndarray, groups: np.ndarray | None, task: str, folds: int, seed: int, strict: bool = True
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     rows = np.zeros(len(truth))
     with warnings.catch_warnings():
@@ -233,14 +232,14 @@ def _splits(
 @dataclass(frozen=True)
 class _Fit:
     scaler: StandardScaler
-    model: Any
+    model: LogisticRegression | Ridge
     strength: float
 
-    def predict(self, x: NDArray[Any], scaler: StandardScaler | None = None) -> NDArray[Any]:
+    def predict(self, x: np.ndarray, scaler: StandardScaler | None = None) -> np.ndarray:
         return self.model.predict((scaler or self.scaler).transform(x))
 
 
-def _fit(x: NDArray[Any], y: NDArray[Any], task: str, strength: float) -> _Fit:
+def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> _Fit:
     scaler = StandardScaler().fit(x)
     if task == "regression":
         return _Fit(scaler, Ridge(alpha=1 / strength).fit(scaler.transform(x), y), strength)
@@ -251,9 +250,9 @@ def _fit(x: NDArray[Any], y: NDArray[Any], task: str, strength: float) -> _Fit:
 
 
 def _choose(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    groups: NDArray[Any] | None,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray | None,
     task: str,
     strengths: Sequence[float],
     seed: int,

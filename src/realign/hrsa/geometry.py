@@ -6,17 +6,25 @@ For the formulas, and for all pairs of layers at once, see :mod:`realign.hrsa.gr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import as_matrix, as_pair, center, column_sums, full_precision, numpy, row_squares
+from realign.hrsa.arrays import (
+    Array,
+    as_matrix,
+    as_pair,
+    center,
+    column_sums,
+    full_precision,
+    numpy,
+    row_squares,
+)
 from realign.hrsa.grids import Estimator, cka_grid, hsic, varying
 
 
-def linear_cka(x: Any, y: Any, *, estimator: Estimator = "biased") -> float:
+def linear_cka(x: Array, y: Array, *, estimator: Estimator = "biased") -> float:
     """Linear CKA of two representations of the same rows, in float64.
 
     Args:
@@ -43,7 +51,7 @@ class CKAResult:
     biased_influence: np.ndarray
 
 
-def cka_with_influence(x: Any, y: Any) -> CKAResult:
+def cka_with_influence(x: Array, y: Array) -> CKAResult:
     """Both CKA estimators of one pair, and how much each row moves the debiased one.
 
     Row p contributes ``sum_q K_pq L_pq = (x_p' X'Y) . y_p`` to <K, L>; because K and L are centred,
@@ -90,7 +98,7 @@ def cka_with_influence(x: Any, y: Any) -> CKAResult:
     return CKAResult(biased, float(value), numpy(influence), plain)
 
 
-def standardise(x: Any) -> Tensor:
+def standardise(x: Array) -> Tensor:
     """Centre each dimension and divide it by its standard deviation; constant dimensions become 0."""
     values = center(as_matrix(x, "X"))
     scale = torch.sqrt(column_sums(values * values) / len(values)).to(values.dtype)
@@ -115,7 +123,7 @@ class Energy:
     influence: np.ndarray
 
 
-def energy(x: Any) -> Energy:
+def energy(x: Array) -> Energy:
     """Measure how much a single dimension or 1% of the rows can dominate CKA and Procrustes."""
     values = as_matrix(x, "X")
     squared = varying(center(values), "X") ** 2

@@ -1,4 +1,4 @@
-"""Every layer of one model with every layer of another: linear CKA and dimension-wise correlation.
+"""Every layer of one model with every layer of another: linear CKA.
 
 CKA works on column-centred states. With K = Xc Xc', L = Yc Yc' (centred Gram matrices), k and l their
 diagonals, and <K, L> the sum of their elementwise product, both estimators need three numbers only:
@@ -11,14 +11,13 @@ zero-diagonal Grams; on centred data their row sums are -k, which gives the line
 ||Xc'Yc||^2, so the Gram form, the feature form and both estimators agree to rounding.
 
 Each of these numbers is a sum over rows. Summed over parts of the texts instead of over all rows, it gives the
-influence of each part, and with it an interval of every cell (calibration.part_interval), at no further
-matrix product.
+influence of each part, and with it an interval of every cell (uncertainty.part_interval), without
+another matrix product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,11 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realign.hrsa.arrays import (
+    Stack,
     as_layers,
+    blocks,
+    by_part,
     center,
     column_means,
-    column_sums,
-    constant_columns,
     full_precision,
     numpy,
     row_squares,
@@ -39,12 +39,13 @@ from realign.hrsa.arrays import (
 Estimator = Literal["biased", "debiased"]
 Method = Literal["auto", "gram", "feature", "minibatch"]
 
-HELD = 2  # tiles of rows that are held centred while all tiles of columns pass by
+ROW_TILES = 2
+"""Row tiles kept centred in memory while the loop goes over all column tiles."""
 
 
 def cka_grid(
-    xs: Any,
-    ys: Any,
+    xs: Stack,
+    ys: Stack,
     *,
     estimator: Estimator = "debiased",
     method: Method = "auto",
@@ -80,7 +81,7 @@ def cka_grid(
 
 
 def cka_grids(
-    xs: Any, ys: Any, *, method: Method = "auto", block: int = 256, parts: NDArray[np.int64] | None = None
+    xs: Stack, ys: Stack, *, method: Method = "auto", block: int = 256, parts: NDArray[np.int64] | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Both estimators for the price of one, and the influence of parts of the texts on every cell.
 
@@ -99,7 +100,7 @@ def cka_grids(
         return _exact(left, right, method, block, parts, ("biased", "debiased"))
 
 
-def _layers(xs: Any, ys: Any, rows: int) -> tuple[list[Tensor], list[Tensor]]:
+def _layers(xs: Stack, ys: Stack, rows: int) -> tuple[list[Tensor], list[Tensor]]:
     left = as_layers(xs, "xs", rows=rows)
     right = left if xs is ys else as_layers(ys, "ys", rows=rows)
     n = left[0].shape[0]
@@ -116,7 +117,7 @@ def _exact(
     parts: NDArray[np.int64] | None,
     wanted: tuple[str, ...],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    order, bounds = _in_parts(parts, left[0].shape[0], left[0].device)
+    order, bounds = by_part(parts, left[0].shape[0], left[0].device)
     if method == "auto":
         method = _cheaper(left, right)
     if method not in ("gram", "feature"):
@@ -133,22 +134,13 @@ def _exact(
 
 def _moments(layers: list[Tensor], name: str, order: Tensor) -> tuple[list[Tensor], Tensor]:
     """Column means of each layer, and (L, n) float64 squared norms of its centred rows, in ``order``."""
-    # Made before the loop: small results between large temporaries keep an allocator from using those again.
+    # Allocated before the loop, to avoid memory fragmentation by small results between large temporaries.
     means = [torch.empty(x.shape[1], dtype=x.dtype, device=x.device) for x in layers]
     squares = torch.empty(len(layers), len(order), dtype=torch.float64, device=order.device)
     for i, (x, mean) in enumerate(zip(layers, means, strict=True)):
         mean.copy_(column_means(x))
         torch.index_select(row_squares(varying(x - mean, f"{name}[{i}]")), 0, order, out=squares[i])
     return means, squares
-
-
-def _in_parts(parts: NDArray[np.int64] | None, n: int, device: torch.device) -> tuple[Tensor, list[slice]]:
-    """An order of the rows that puts parts together, and where each part then lies."""
-    if parts is None:
-        return torch.arange(n, device=device), [slice(0, n)]
-    ends = np.cumsum(np.bincount(parts)).tolist()
-    order = torch.from_numpy(np.argsort(parts, kind="stable")).to(device)
-    return order, [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
 
 
 def varying(centred: Tensor, name: str) -> Tensor:
@@ -191,7 +183,7 @@ def _gram_products(
 
     One (L, t) x (t, M) product serves all pairs of a tile, so each Gram matrix is made once instead
     of once a pair. A tile right of the diagonal stands for its mirror image as well. Rows are centred as they
-    are read: a few tiles of all layers are held, never a second copy of the states.
+    are read: only a few tiles of each layer are in memory, never a second copy of the states.
     """
     same = right is left
     layers = list(zip(left, means[0], strict=True)) + (
@@ -206,11 +198,13 @@ def _gram_products(
     def centred(rows: slice) -> list[Tensor]:
         return [x.index_select(0, order[rows]).sub_(mean) for x, mean in layers]
 
-    for first in range(0, len(spans), HELD):
-        held = [(i, *spans[i], centred(spans[i][1])) for i in range(first, min(first + HELD, len(spans)))]
+    for first in range(0, len(spans), ROW_TILES):
+        held = [
+            (i, *spans[i], centred(spans[i][1])) for i in range(first, min(first + ROW_TILES, len(spans)))
+        ]
         for j in range(first, len(spans)):
             q, columns = spans[j]
-            others = held[j - first][3] if j < first + HELD else centred(columns)
+            others = held[j - first][3] if j < first + ROW_TILES else centred(columns)
             for i, p, rows, tiles in held[: j - first + 1]:
                 size, width = rows.stop - rows.start, columns.stop - columns.start
                 grams = buffer[: len(layers) * size * width].view(len(layers), size, width)
@@ -223,12 +217,6 @@ def _gram_products(
                     cross[part] += product
                     own[part] += norms
     return cross, own[:, :a], own if same else own[:, a:]
-
-
-def blocks(rows: slice, size: int) -> Iterator[slice]:
-    """Cut a slice into slices of at most ``size``."""
-    for start in range(rows.start, rows.stop, size):
-        yield slice(start, min(start + size, rows.stop))
 
 
 def hsic(product: Tensor, dot: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
@@ -285,70 +273,3 @@ def _minibatch(left: list[Tensor], right: list[Tensor], batch: int) -> np.ndarra
         own += hsic(norms, (k * k).sum(1), traces**2, batch, "debiased")
     own = torch.where(own > 0, own, torch.nan)
     return numpy(cross / torch.sqrt(own[:a, None] * own[None, a:]))
-
-
-def correlation_grid(xs: Any, ys: Any, *, block: int = 512) -> np.ndarray:
-    """Mean dimension-wise Pearson r for every pair of layers.
-
-    Args:
-        xs: (L, n, d) states of the first model, or a sequence of L matrices.
-        ys: (M, n, d) of the second, the same rows and axes.
-        block: rows held standardised at a time.
-
-    Returns:
-        (L, M) float64: the mean over dimensions that vary in both layers; NaN where there is none.
-    """
-    return correlation_grid_by_part(xs, ys, None, block=block)[0]
-
-
-def correlation_grid_by_part(
-    xs: Any, ys: Any, parts: NDArray[np.int64] | None, *, block: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`correlation_grid` and the influence of parts of the texts on every cell, as in :func:`cka_grids`.
-
-    With z the standardised states, sum z^2 = 1, row p moves a dimension's r by
-    ``z_x z_y - r (z_x^2 + z_y^2) / 2``.
-    """
-    left, right = as_layers(xs, "xs"), as_layers(ys, "ys")
-    n, width = left[0].shape
-    if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
-        raise ValueError("all layers of both models need the same rows and dimensions")
-    device = left[0].device
-    order, bounds = _in_parts(parts, n, device)
-    moments = [_standardisers(side) for side in (left, right)]
-    valid = [(scales > 0).double() for _, scales in moments]
-    sums = torch.zeros(width, len(left), len(right), dtype=torch.float64, device=device)
-    cross = torch.zeros(len(bounds), len(left), len(right), dtype=torch.float64, device=device)
-    squares = [
-        torch.zeros(len(bounds), len(s), width, dtype=torch.float64, device=device) for s in (left, right)
-    ]
-    with full_precision():
-        for p, whole in enumerate(bounds):
-            for span in blocks(whole, block):
-                rows = order[span]
-                # (d, layers, rows): one small product a dimension
-                z = [
-                    torch.stack([(x[rows] - m).mul_(s).T for x, m, s in zip(side, *mom, strict=True)], dim=1)
-                    for side, mom in zip((left, right), moments, strict=True)
-                ]
-                product = torch.bmm(z[0], z[1].transpose(1, 2))
-                sums += product
-                cross[p] += product.sum(0, dtype=torch.float64)
-                for total, part in zip(squares, z, strict=True):
-                    total[p] += (part * part).sum(2, dtype=torch.float64).T
-    counts = valid[0] @ valid[1].T
-    share = torch.einsum("pld,dlm->plm", squares[0], sums) + torch.einsum("pmd,dlm->plm", squares[1], sums)
-    return numpy(sums.sum(0) / counts), numpy((cross - share / 2) / counts)
-
-
-def _standardisers(layers: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(L, d) means and 1 / (norm of the centred dimension), 0 for constant dimensions."""
-    # Made before the loop, as in _moments.
-    means = layers[0].new_empty(len(layers), layers[0].shape[1])
-    scales = torch.empty_like(means)
-    for layer, mean, scale in zip(layers, means, scales, strict=True):
-        mean.copy_(column_means(layer))
-        centred = layer - mean
-        norm = torch.sqrt(column_sums(centred * centred))
-        scale.copy_(torch.where(constant_columns(centred, layer), 0.0, 1 / norm.clamp_min(1e-300)))
-    return means, scales

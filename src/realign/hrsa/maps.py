@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.manifold import ClassicalMDS
 
-from realign.hrsa import calibration as cal
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
 from realign.hrsa.grids import cka_grid
@@ -29,16 +28,6 @@ class ModelsMap:
     places: pd.DataFrame
     distances: pd.DataFrame
     explained: float
-
-
-def cka_distances(models: Mapping[str, Activations], *, layer: int = -1, tokens: int = 4096) -> pd.DataFrame:
-    """Distances between many models: arccos of debiased CKA at one layer, in radians (0 to pi).
-
-    Raises:
-        ValueError: the models hold different tokens.
-    """
-    rows = _rows(models, tokens, seed=0)
-    return pd.DataFrame(_distances(models, rows, [layer]), index=list(models), columns=list(models))
 
 
 def models_map(
@@ -72,12 +61,12 @@ def models_map(
     if layers is None:
         layers = sorted({int(v) for v in np.linspace(0, len(first.states) - 1, 6).round()})
     whole = _distances(models, rows, layers)
-    points = cal.classical_mds(whole)
+    points = plane(whole)
     part = np.random.default_rng(seed).permutation(texts)[groups] % parts
     left_out = np.stack([_distances(models, rows[part != p], layers) for p in range(parts)])
-    turned = np.stack([_onto(cal.classical_mds(distance), points) for distance in left_out])
+    turned = np.stack([_onto(plane(distance), points) for distance in left_out])
 
-    def error(values: NDArray[Any]) -> NDArray[Any]:
+    def error(values: np.ndarray) -> np.ndarray:
         return np.sqrt((parts - 1) / parts * ((values - values.mean(0)) ** 2).sum(0))
 
     names = list(models)
@@ -115,7 +104,17 @@ def _distances(
     return (total + total.T) / 2 / len(layers)
 
 
-def _onto(points: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+def plane(distance: np.ndarray) -> NDArray[np.float64]:
+    """Place items on a plane whose Euclidean distances resemble ``distance`` (m, m): (m, 2).
+
+    Classical (Torgerson) scaling. Each axis has the sign that makes its largest coordinate positive, and is 0
+    where the distances leave nothing for it (an eigenvalue that is not positive).
+    """
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(ClassicalMDS(metric="precomputed").fit_transform(distance))
+
+
+def _onto(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Turn or mirror a map onto another; both are centred."""
     u, _, vt = np.linalg.svd(points.T @ target)
     return points @ (u @ vt)

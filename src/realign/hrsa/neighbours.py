@@ -8,7 +8,7 @@ can be excluded. Exact copies of a row get exactly equal similarities because th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,11 +37,11 @@ RUN = 8
 
 
 def nearest(
-    x: Any,
+    x: Array,
     k: int,
     *,
     metric: Metric = "cosine",
-    groups: Sequence[Any] | Array | None = None,
+    groups: Sequence[object] | Array | None = None,
     block: int = BLOCK,
 ) -> np.ndarray:
     """Exact nearest neighbours among the rows of ``x`` (n, d): (n, k) int64, nearest first.
@@ -92,8 +92,7 @@ def neighbour_lists(
 def tile_buffer(x: Tensor, block: int = BLOCK) -> Tensor:
     """Room for one tile of similarities of the rows of ``x``.
 
-    Made once for all layers: freed and made again between small results that stay, it would leave a hole of its
-    size each time.
+    Allocated once for all layers, to avoid memory fragmentation by the small results kept from each layer.
     """
     return torch.empty(min(block, len(x)) ** 2, dtype=x.dtype, device=x.device)
 
@@ -129,8 +128,8 @@ def _by_tiles(
     for lists in best:
         parts = []
         for tiles in lists:  # tiles arrive in column order, so equal values stay in column order
-            values, found = (torch.cat(side, dim=1) for side in zip(*tiles, strict=True))
-            parts.append(found.gather(1, _top(values, k)) if len(tiles) > 1 else found)
+            values, indices = (torch.cat(side, dim=1) for side in zip(*tiles, strict=True))
+            parts.append(indices.gather(1, _top(values, k)) if len(tiles) > 1 else indices)
         out.append(torch.cat(parts))
     return out
 

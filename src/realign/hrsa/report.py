@@ -1,31 +1,24 @@
-"""The result of comparing two models: tidy frames, the last layer's rotation, influences of texts.
+"""The result of comparing two models: one long table of numbers, details, influences of texts.
 
-Frames and their columns (layer 0 is the token embedding, the last layer follows the final norm):
+The table is described in :mod:`realign.hrsa.rows`; layer 0 is the token embedding, the last layer follows the
+final norm. Details, and their columns:
 
-- correlation (full detail): layer_a, layer_b, value, low, high (mean Pearson r over dimensions, -1 to 1)
-- correlation_diagonal: layer, value, low, high; correlation_histogram: dimension, r (last layer)
-- cka (full detail): estimator ('paper' is biased, 'reference' debiased), layer_a, layer_b, value, low, high, of
-  all tokens; cka_diagonal: estimator, variant ('all', 'no_sinks', 'standardised'), layer, value, low, high
+- grid (full detail): metric ('cka', 'correlation'), estimator, layer_a, layer_b, value, low, high
+- correlation_histogram: dimension, r (last layer); rotation_angles: angle (degrees, sorted)
 - cka_null: layer, value, null_mean, null_high, p (debiased CKA of text means against re-paired texts;
   layer -1 is the maximum over layers)
-- knn: estimator ('paper' excludes self only, 'reference' the whole text), layer, k, jaccard, overlap,
-  chance, corrected, low, high (interval of `jaccard` for paper, of `corrected` for reference);
-  knn_variants: variant ('centred', 'standardised', 'text'), then the same; knn_labels (last layer): layer,
-  label, k, corrected, low, high, tokens
-- procrustes: estimator ('paper' in sample, 'reference' held out), layer, quantity (r2, cosine,
-  residual_variance, inverse_row_entropy, diagonal_energy; full detail, last layer: permutation_energy),
-  value, low, high, null
-- rotation_angles: angle (degrees, sorted)
-- probe: text_set, direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1, each with
-  _low and _high; probe_controls: text_set,
-  direction, control ('procrustes', 'shuffled', 'transfer_ratio', 'transfer_ratio_procrustes'), value, low, high;
-  probe_paper: the columns of probe
 - energy: layer, model ('a', 'b'), top_dimension_share and top_rows_share, each with _low and _high
+- knn: estimator, variant, layer, k, jaccard, overlap, chance, corrected; knn_labels (last layer): layer, label,
+  k, corrected, low, high, tokens
+- probe: text_set, direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1, each with _low
+  and _high; probe_controls: text_set, direction, control ('procrustes', 'shuffled', 'transfer_ratio',
+  'transfer_ratio_procrustes'), value, low, high; probe_paper: the columns of probe
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,50 +27,156 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from realign.hrsa.calibration import part_interval
+from realign.hrsa import metrics
+from realign.hrsa import uncertainty as unc
+from realign.hrsa.rows import metric_id, split_id
 
-STORED_WIDTH = 576
-"""Rotations wider than this are kept as the largest absolute value of each block."""
+TABLE = "table"
+TEXT_COLUMNS = ("variant",)
+"""Columns whose empty cells are text."""
 
 
 @dataclass
 class Report:
-    """What `compare_activations` found.
+    """What `compare_activations` measured.
 
     Attributes:
-        frames: tidy frames by name, see the module's text.
+        table: the long table: metric, estimator, variant, k, layer, value, low, high, null, ceiling.
+        details: frames by name of what is not one number a layer, see the module's text.
         rotation: (d, d) float16 Procrustes O of the last layer fitted on all rows; wider than 576 it holds
             block maxima of |O| (``meta['rotation_block']`` > 1), enough for a heat map.
-        influence: by metric, (layers, texts) float32 influence of each text on the reported number (see
-            calibration); ``meta['influence_layers'][metric]`` lists the layers.
-        meta: counts, settings, estimator notes, seconds of each metric.
+        influence: by id, (layers, texts) float32 influence of each text on the reference value of every layer
+            of :meth:`curve` (see uncertainty).
+        meta: counts, settings, estimator notes, seconds of each computation.
     """
 
-    frames: dict[str, pd.DataFrame]
+    table: pd.DataFrame
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)
     rotation: NDArray[np.float16] | None = None
     influence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
-
-    def frame(self, name: str) -> pd.DataFrame:
-        """Return a copy of a frame.
-
-        Raises:
-            ValueError: the comparison did not compute it.
-        """
-        if name not in self.frames:
-            raise ValueError(f"the report has no frame '{name}'; it has {', '.join(sorted(self.frames))}")
-        return self.frames[name].copy()
 
     @property
     def layers(self) -> int:
         """How many layers each model has, embeddings included."""
         return int(self.meta["layers"])
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that were measured, in the registry's order."""
+        measured = set(self.table["metric"])
+        return tuple(name for name in metrics.METRICS if name in measured)
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Numbers of neighbours that were used."""
+        return tuple(sorted({int(k) for k in self.table["k"]} - {0}))
+
+    def by_layer(
+        self, metric: str, estimator: str = "reference", *, variant: str | None = None, k: int | None = None
+    ) -> pd.DataFrame:
+        """Return one metric by layer: layer, value, low, high (95% over texts), null; sorted by layer.
+
+        Args:
+            metric: its name in the registry.
+            estimator: 'reference' or 'paper'; a metric without it is read by the one that it has.
+            variant: None is the metric's own variant for the reference reading (CKA without sinks) where that
+                was computed, and otherwise the plain one ('').
+            k: number of neighbours; None is the middle one that was computed.
+
+        Raises:
+            ValueError: an unknown metric or estimator, or one that this report does not hold.
+        """
+        entry = metrics.metric(metric)
+        if estimator not in metrics.ESTIMATORS:
+            raise ValueError(f"unknown estimator '{estimator}'; choose from {', '.join(metrics.ESTIMATORS)}")
+        if estimator not in entry.estimators:
+            estimator = entry.estimators[0]
+        rows = self.table[(self.table["metric"] == metric) & (self.table["estimator"] == estimator)]
+        if variant is None:
+            own = entry.variant if estimator == "reference" else ""
+            variant = own if own in set(rows["variant"]) else ""
+        rows = rows[rows["variant"] == variant]
+        if k is None and len(rows):
+            k = metrics.middle(rows["k"])
+        rows = rows[rows["k"] == k]
+        if rows.empty:
+            raise ValueError(
+                f"the report does not hold {metric_id(metric, variant, k or 0)} by the {estimator} estimator; "
+                f"it holds {', '.join(self._ids(estimator))}"
+            )
+        columns = ["layer", "value", "low", "high", "null"]
+        return rows.sort_values("layer")[columns].reset_index(drop=True)
+
+    def _ids(self, estimator: str) -> list[str]:
+        rows = self.table[self.table["estimator"] == estimator]
+        names = rows[["metric", "variant", "k"]].drop_duplicates().itertuples(index=False)
+        return [metric_id(*name) for name in names]
+
+    def curve(self, name: str) -> pd.DataFrame:
+        """:meth:`by_layer` of an id, such as 'cka:no_sinks' or 'knn@10', by the reference estimator."""
+        metric, variant, k = split_id(name)
+        return self.by_layer(metric, variant=variant, k=k)
+
+    def grid(self, metric: str, estimator: str = "reference") -> pd.DataFrame:
+        """Return every layer with every layer: layer_a, layer_b, value, low, high.
+
+        Raises:
+            ValueError: an unknown metric, or one without a grid in this report.
+        """
+        entry = metrics.metric(metric)
+        if estimator not in entry.estimators:
+            estimator = entry.estimators[0]
+        cells = self.detail("grid")
+        rows = cells[(cells["metric"] == metric) & (cells["estimator"] == estimator)]
+        if rows.empty:
+            raise ValueError(
+                f"the report has no grid of {metric}; it has {', '.join(cells['metric'].unique())}"
+            )
+        return rows.drop(columns=["metric", "estimator"]).reset_index(drop=True)
+
+    def detail(self, name: str) -> pd.DataFrame:
+        """Return a copy of a detail.
+
+        Raises:
+            ValueError: the comparison did not compute it.
+        """
+        if name not in self.details:
+            raise ValueError(f"the report has no detail '{name}'; it has {', '.join(sorted(self.details))}")
+        return self.details[name].copy()
+
+    def summary(self) -> pd.DataFrame:
+        """Reference values in brief: metric (an id), at, value, low, high.
+
+        Every id that has influences, at 'mean' (over the report's layers) and 'last' (layer), with an interval
+        over texts; and the headlines that have none, such as the probes' transfer ratio.
+        """
+        records = []
+        for name, influence in self.influence.items():
+            values = self.curve(name)["value"].to_numpy()
+            weights = unc.resample_weights(influence.shape[1], self.meta["resamples"], self.meta["seed"])
+            for at, number, effect in (
+                ("mean", float(values.mean()), influence.mean(axis=0)),
+                ("last", float(values[-1]), influence[-1]),
+            ):
+                low, high = map(float, unc.interval(number, effect, weights))
+                records.append((name, at, number, low, min(high, max(1.0, number))))  # no metric exceeds 1
+        with_influence = {split_id(name)[0] for name in self.influence}
+        for metric in self.metrics:
+            at = metrics.metric(metric).headline
+            if at and metric not in with_influence:
+                rows = self.by_layer(metric)[["value", "low", "high"]]
+                records.append((metric, at, *(rows.mean() if at == "mean" else rows.iloc[-1])))
+        return pd.DataFrame(records, columns=["metric", "at", "value", "low", "high"])
+
     def save(self, directory: Path | str) -> None:
-        """Write one gzipped CSV per frame, arrays.npz and meta.json; the same report gives the same bytes."""
+        """Write table.csv.gz, a csv.gz for each detail, arrays.npz and meta.json.
+
+        The same report gives the same bytes.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for name, frame in self.frames.items():
+        for name, frame in {TABLE: self.table, **self.details}.items():
             frame.to_csv(
                 directory / f"{name}.csv.gz",
                 index=False,
@@ -85,23 +184,24 @@ class Report:
                 compression={"method": "gzip", "mtime": 0},
             )
         # Influences are of size 1/texts, below float16's normal range: scaled up, then halved in size.
-        arrays: dict[str, NDArray[Any]] = {
+        arrays: dict[str, np.ndarray] = {
             f"influence/{name}": (values * values.shape[-1]).astype(np.float16)
             for name, values in self.influence.items()
         }
         if self.rotation is not None:
             arrays["rotation"] = self.rotation
-        np.savez_compressed(directory / "arrays.npz", **arrays)  # type: ignore[arg-type]
+        save_arrays(directory / "arrays.npz", arrays)
         (directory / "meta.json").write_text(json.dumps(self.meta, indent=1, sort_keys=True))
 
     @classmethod
     def load(cls, directory: Path | str) -> Report:
         """Read what :meth:`save` wrote."""
         directory = Path(directory)
-        frames = {
-            path.name.removesuffix(".csv.gz"): pd.read_csv(path)
-            for path in sorted(directory.glob("*.csv.gz"))
-        }
+        frames = {}
+        for path in sorted(directory.glob("*.csv.gz")):
+            frame = pd.read_csv(path)
+            empty = {name: "" for name in TEXT_COLUMNS if name in frame}
+            frames[path.name.removesuffix(".csv.gz")] = frame.fillna(empty)
         influence = {}
         with np.load(directory / "arrays.npz") as arrays:
             rotation = arrays["rotation"] if "rotation" in arrays.files else None
@@ -109,28 +209,15 @@ class Report:
                 if name.startswith("influence/"):
                     values = arrays[name].astype(np.float32)
                     influence[name.removeprefix("influence/")] = values / values.shape[-1]
-        return cls(frames, rotation, influence, json.loads((directory / "meta.json").read_text()))
+        meta = json.loads((directory / "meta.json").read_text())
+        return cls(frames.pop(TABLE), frames, rotation, influence, meta)
 
 
-def shrink_rotation(rotation: NDArray[Any], width: int = STORED_WIDTH) -> tuple[NDArray[np.float16], int]:
-    """Return O as float16, or, where it is wider than ``width``, |O|'s maxima over square blocks; and the block."""
-    d = len(rotation)
-    block = -(-d // width)
-    if block == 1:
-        return rotation.astype(np.float16), 1
-    padded = np.pad(np.abs(rotation), ((0, -d % block), (0, -d % block)))
-    small = padded.reshape(len(padded) // block, block, -1, block).max(axis=(1, 3))
-    return small.astype(np.float16), block
-
-
-def grid_frame(values: NDArray[Any], influence: NDArray[Any]) -> pd.DataFrame:
-    """Tidy a matrix of layer pairs with the influences of parts of the texts: layer_a, layer_b, value, low, high.
-
-    No similarity exceeds 1, and no interval does.
-    """
-    a, b = np.indices(values.shape)
-    low, high = part_interval(values, influence)
-    cells = {"value": values, "low": low, "high": np.minimum(high, np.maximum(1.0, values))}
-    return pd.DataFrame(
-        {"layer_a": a.ravel(), "layer_b": b.ravel(), **{name: cell.ravel() for name, cell in cells.items()}}
-    )
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a compressed .npz as numpy.savez_compressed does, but without the time of day."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(values))

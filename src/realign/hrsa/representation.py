@@ -6,7 +6,6 @@ Rows are the same tokens in both models. Everything is computed in float64 unles
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from realign.hrsa.arrays import (
 )
 
 
-def dimension_correlation(x: Any, y: Any) -> np.ndarray:
+def dimension_correlation(x: Array, y: Array) -> np.ndarray:
     """Pearson r of every dimension between two models.
 
     Args:
@@ -84,12 +83,12 @@ class Procrustes:
     singular_values: np.ndarray
     left_vectors: np.ndarray
 
-    def transform(self, x: Any) -> np.ndarray:
+    def transform(self, x: Array) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
         values = as_matrix(x, "X", rows=1)
         return numpy(self.aligned(values) + like(self.target_mean, values))
 
-    def score(self, x: Any, y: Any) -> AlignmentScore:
+    def score(self, x: Array, y: Array) -> AlignmentScore:
         """Score the map on rows (m, d), as a rule held-out ones, with the means of the training rows."""
         left, right = as_pair(x, y, rows=1, same_width=True)
         return alignment_score(self.aligned(left), right - like(self.target_mean, right))
@@ -126,7 +125,7 @@ def like(values: np.ndarray, x: Tensor) -> Tensor:
     return torch.from_numpy(values).to(x.device, x.dtype)
 
 
-def orthogonal_procrustes(x: Any, y: Any, *, fast: bool = False) -> Procrustes:
+def orthogonal_procrustes(x: Array, y: Array, *, fast: bool = False) -> Procrustes:
     """Fit the orthogonal O that minimises ||Xc O - Yc|| (Schoenemann 1966), data centred.
 
     Args:
@@ -194,7 +193,7 @@ def rotation_angles(rotation: Array) -> np.ndarray:
     return np.sort(np.degrees(np.abs(np.angle(np.linalg.eigvals(o)))))
 
 
-def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]:
+def shape_influence(fitted: Procrustes, x: Array, y: Array) -> dict[str, np.ndarray]:
     """How much each of the rows that a map was fitted on moves the shape of its rotation.
 
     With Xc'Yc = U S V', a change dM of that product turns O by U K V', K_ij = (A_ij - A_ji) / (s_i + s_j)
@@ -208,14 +207,14 @@ def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]
 
     Returns:
         'inverse_row_entropy' (of its mean over rows of O) and 'diagonal_energy', each (n,) float64 that sums
-        to 0 (see calibration).
+        to 0 (see uncertainty).
     """
     left, right = as_pair(x, y, same_width=True)
     d = left.shape[1]
     o, u, s = (like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
     source = left - like(fitted.source_mean, left)
     target = right - like(fitted.target_mean, right)
-    found = {}
+    influence = {}
     with full_precision():
         v = o.T @ u
         # Pairs of directions without any data turn freely; they must not divide by zero.
@@ -227,5 +226,5 @@ def shape_influence(fitted: Procrustes, x: Any, y: Any) -> dict[str, np.ndarray]
         ):
             shared = u @ ((turned - turned.T) / gaps) @ v.T
             rows = ((source @ shared) * (target / s[0])).sum(1, dtype=torch.float64)
-            found[name] = numpy(rows) * 2 / d
-    return found
+            influence[name] = numpy(rows) * 2 / d
+    return influence

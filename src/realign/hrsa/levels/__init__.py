@@ -1,8 +1,8 @@
-"""What each level of the analysis adds to a report: frames, and influences of texts for intervals."""
+"""The compute functions of the metrics, by level: each reads a Pair and returns Rows."""
 
 from realign.hrsa.levels.function import probe
-from realign.hrsa.levels.geometry import cka, energy
+from realign.hrsa.levels.geometry import cka
 from realign.hrsa.levels.neighbours import knn
 from realign.hrsa.levels.representation import correlation, procrustes
 
-__all__ = ["cka", "correlation", "energy", "knn", "probe", "procrustes"]
+__all__ = ["cka", "correlation", "knn", "probe", "procrustes"]

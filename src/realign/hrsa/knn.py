@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -60,12 +59,12 @@ class KNNOverlap:
 
 
 def knn_overlap(
-    x: Any,
-    y: Any,
+    x: Array,
+    y: Array,
     *,
     k: Sequence[int] | int = (5, 10, 50),
     metric: Metric = "cosine",
-    groups: Sequence[Any] | Array | None = None,
+    groups: Sequence[object] | Array | None = None,
     block: int = BLOCK,
 ) -> KNNOverlap:
     """Agreement of nearest neighbours between two representations of the same rows.

@@ -11,7 +11,6 @@ intervals of differences, and average, which gives intervals of layer means.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float6
 
 
 def interval(
-    value: NDArray[Any] | float, influence: NDArray[Any], weights: NDArray[Any], *, level: float = 0.95
+    value: np.ndarray | float, influence: np.ndarray, weights: np.ndarray, *, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percentile interval of ``value`` from its influences.
 
@@ -44,21 +43,21 @@ def interval(
     texts = influence.shape[-1]
     if weights.shape[0] == 0 or texts < 2:
         return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    # sqrt(T / (T - 1)): a resample's spread is that of T - 1 free texts.
+    # The variance of resampled values is too small by (T - 1) / T, as a variance that is divided by T.
     shifts = np.sqrt(texts / (texts - 1)) * (influence.astype(np.float64) @ (weights - 1).T)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(value[..., None] + shifts, tails, axis=-1)
     return low, high
 
 
-def text_parts(groups: NDArray[Any], seed: int, parts: int = 20) -> NDArray[np.int64]:
+def text_parts(groups: np.ndarray, seed: int, parts: int = 20) -> NDArray[np.int64]:
     """Deal the texts into random parts of equal size: the part (n,) of each row, fewer where texts are few."""
     texts = int(groups.max()) + 1
     return np.random.default_rng(seed).permutation(texts)[groups] % min(parts, texts)
 
 
 def part_interval(
-    value: NDArray[Any] | float, influence: NDArray[Any], *, level: float = 0.95
+    value: np.ndarray | float, influence: np.ndarray, *, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Interval of ``value`` (...) from the influences (parts, ...) of random parts of the texts.
 
@@ -73,7 +72,7 @@ def part_interval(
     return value - reach, value + reach
 
 
-def mean_influence(per_row: NDArray[Any], groups: NDArray[Any], texts: int) -> NDArray[np.float64]:
+def mean_influence(per_row: np.ndarray, groups: np.ndarray, texts: int) -> NDArray[np.float64]:
     """Influence of each text on the mean over rows (tokens) of ``per_row`` (..., n): (..., texts)."""
     n = per_row.shape[-1]
     centred = per_row - per_row.mean(axis=-1, keepdims=True)
@@ -82,7 +81,7 @@ def mean_influence(per_row: NDArray[Any], groups: NDArray[Any], texts: int) -> N
     return (sums / n).reshape(*per_row.shape[:-1], texts)
 
 
-def text_order(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
+def text_order(groups: np.ndarray, rng: np.random.Generator) -> NDArray[np.int64]:
     """Row order (n,) that puts whole texts in another order and keeps the order within each text.
 
     Pairing X's rows with ``Y[order]`` breaks the pairing but keeps each text's dependence: the null of
@@ -93,7 +92,7 @@ def text_order(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int
     return np.argsort(rank[numbers], kind="stable")
 
 
-def halves(groups: NDArray[Any], seed: int) -> NDArray[np.bool_]:
+def halves(groups: np.ndarray, seed: int) -> NDArray[np.bool_]:
     """Mark the rows of a random half of the texts: (n,) bool, about half of the rows True."""
     numbers = as_groups(groups, len(groups))
     count = int(numbers.max()) + 1
@@ -104,7 +103,7 @@ def halves(groups: NDArray[Any], seed: int) -> NDArray[np.bool_]:
     return chosen[numbers]
 
 
-def p_value(observed: float, null: Sequence[float] | NDArray[Any], *, larger: bool = True) -> float:
+def p_value(observed: float, null: Sequence[float] | np.ndarray, *, larger: bool = True) -> float:
     """Permutation p-value (b + 1) / (m + 1) of Phipson and Smyth (2010): never 0, valid for any m."""
     draws = np.asarray(null, dtype=np.float64)
     beyond = np.sum(draws >= observed) if larger else np.sum(draws <= observed)
@@ -112,7 +111,7 @@ def p_value(observed: float, null: Sequence[float] | NDArray[Any], *, larger: bo
 
 
 def permutation_test(
-    statistic: Callable[[NDArray[Any]], NDArray[Any]], n: int, *, permutations: int = 200, seed: int = 0
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, *, permutations: int = 200, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
     """Test per-layer numbers and their maximum over layers against re-paired texts.
 
@@ -141,21 +140,3 @@ def permutation_test(
         "max_null_high": np.quantile(top, [0.95]),
         "max_p": np.array([p_value(float(value.max()), top)]),
     }
-
-
-def classical_mds(distance: NDArray[Any], dimensions: int = 2) -> NDArray[np.float64]:
-    """Place items on a map whose Euclidean distances resemble ``distance`` (m, m): (m, dimensions).
-
-    Torgerson scaling; the sign of each axis is fixed so that its largest coordinate is positive.
-    """
-    d = np.asarray(distance, dtype=np.float64)
-    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.allclose(d, d.T, atol=1e-8):
-        raise ValueError(f"distance must be a symmetric matrix, got shape {d.shape}")
-    centring = np.eye(len(d)) - 1 / len(d)
-    values, vectors = np.linalg.eigh(-0.5 * centring @ d**2 @ centring)
-    keep = np.argsort(values)[::-1][:dimensions]
-    points = vectors[:, keep] * np.sqrt(np.clip(values[keep], 0, None))
-    if points.shape[1] < dimensions:
-        points = np.pad(points, ((0, 0), (0, dimensions - points.shape[1])))
-    largest = np.abs(points).argmax(axis=0)
-    return points * np.where(points[largest, np.arange(dimensions)] < 0, -1.0, 1.0)

@@ -1,0 +1,164 @@
+"""One forward pass of a model over texts: the states of every layer, batch by batch.
+
+Texts are read as they are, without special tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Progress = Callable[..., Iterable[list[int]]]
+"""Wraps an iterable of batches: ``progress(batches, total=..., desc=...)``."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """States of a few texts.
+
+    Attributes:
+        texts: (b,) index of each text.
+        token_ids: (b, t), padded on the right.
+        mask: (b, t) bool, True at tokens.
+        layers: L tensors (b, t, d) in the model's dtype; the first is the token embedding, the last
+            follows the final norm.
+    """
+
+    texts: NDArray[np.int64]
+    token_ids: Tensor
+    mask: Tensor
+    layers: tuple[Tensor, ...]
+
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return states (L, m, d) float32, text index (m,) and position (m,) of the m tokens."""
+        states = torch.stack([layer[self.mask].float() for layer in self.layers])
+        row, position = torch.nonzero(self.mask, as_tuple=True)
+        return states, torch.from_numpy(self.texts).to(row.device)[row], position
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of texts: (n_texts) lists, and how many texts were cut."""
+
+    ids: list[list[int]]
+    truncated: int
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, limit: int | None = None
+) -> Encoded:
+    """Tokenize without special tokens, cut to ``max_tokens``.
+
+    Raises:
+        ValueError: a text is empty, or longer than ``limit`` (what the model can read) after cutting.
+    """
+    for i, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"text {i} is empty; remove it before comparing models")
+    if not texts:
+        raise ValueError("no texts given")
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    ids = [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    truncated = 0
+    for i, row in enumerate(ids):
+        if not row:
+            raise ValueError(f"text {i} has no tokens; remove it before comparing models")
+        if max_tokens is not None and len(row) > max_tokens:
+            ids[i] = row[:max_tokens]
+            truncated += 1
+        if limit is not None and len(ids[i]) > limit:
+            raise ValueError(
+                f"text {i} has {len(ids[i])} tokens and the model reads {limit}; lower max_tokens to {limit}"
+            )
+    return Encoded(ids, truncated)
+
+
+def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Group texts of similar length so that texts x longest stays within ``token_budget``."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        size = max(1, token_budget // lengths[order[start]])
+        yield order[start : start + size]
+        start += size
+
+
+def extract(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_tokens: int | None = None,
+    token_budget: int = 4096,
+    layers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Batch]:
+    """Stream the states of all texts; at most one batch is held.
+
+    Args:
+        model: a transformers model, headless or not; its attention mode is the caller's choice.
+        tokenizer: its tokenizer.
+        texts: what to read; none may be empty.
+        max_tokens: longer texts are cut here; None: refused where the model cannot read them.
+        token_budget: padded tokens of one forward pass.
+        layers: which of the L layers; None is all.
+        progress: wraps the iterable of batches, called as ``progress(batches, total=..., desc=...)``.
+
+    Yields:
+        Batch, longest texts first.
+    """
+    encoded = encode(tokenizer, texts, max_tokens, position_limit(model))
+    yield from forward(model, tokenizer, encoded, token_budget, layers, progress)
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens the model can read, None where its configuration does not say."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None
+
+
+def forward(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Encoded,
+    token_budget: int,
+    layers: Sequence[int] | None,
+    progress: Progress | None,
+) -> Iterator[Batch]:
+    """:func:`extract` of texts that are encoded."""
+    body = model.base_model if hasattr(model, "lm_head") else model  # no need for logits
+    device = next(model.parameters()).device
+    pad = getattr(tokenizer, "pad_token_id", None) or 0
+    plan = list(batches([len(ids) for ids in encoded.ids], token_budget))
+    model.eval()
+    steps = progress(plan, total=len(plan), desc="reading texts") if progress else plan
+    for index in steps:
+        longest = len(encoded.ids[index[0]])
+        ids = torch.full((len(index), longest), pad, dtype=torch.int64)
+        mask = torch.zeros(len(index), longest, dtype=torch.bool)
+        for row, i in enumerate(index):
+            ids[row, : len(encoded.ids[i])] = torch.tensor(encoded.ids[i])
+            mask[row, : len(encoded.ids[i])] = True
+        ids, mask = ids.to(device), mask.to(device)
+        # No reference is kept here, so that the caller can free a batch before the next one is read.
+        yield Batch(np.asarray(index), ids, mask, _hidden(body, ids, mask, layers))
+
+
+def _hidden(
+    body: torch.nn.Module, ids: Tensor, mask: Tensor, layers: Sequence[int] | None
+) -> tuple[Tensor, ...]:
+    with torch.inference_mode():
+        states = body(
+            input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False
+        ).hidden_states
+    return tuple(states if layers is None else (states[layer] for layer in layers))

@@ -1,0 +1,205 @@
+"""The registry: every metric of HRSA, declared once.
+
+A report, its summary, tables, figures, the demonstration and the invariance tests iterate :data:`METRICS`.
+A new metric is one entry here, its compute function (in :mod:`realign.hrsa.levels`) and its test; one compute
+function may return the rows of several metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from realign.hrsa import levels
+from realign.hrsa.pair import Pair
+from realign.hrsa.rows import Rows, metric_id, split_id
+
+Level = Literal["representation", "global geometry", "local geometry", "function"]
+Invariance = Literal["orthogonal", "axis permutation", "axis scaling", "isotropic scaling", "translation"]
+ESTIMATORS = ("reference", "paper")
+
+BOTH, REFERENCE, PAPER = ESTIMATORS, ("reference",), ("paper",)
+VARIANTS = {
+    "": "all tokens",
+    "no_sinks": "without sinks",
+    "standardised": "standardised",
+    "centred": "centred",
+    "text": "text means",
+}
+"""Variants in words."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: what the rows of the table carry.
+        level: the level of the hierarchy that it belongs to.
+        title: its name in words, for axes and tables.
+        compute: returns its rows; called once for all metrics that share it.
+        estimators: the estimators that it has: reference (what we stand behind), paper (as its public code).
+        invariances: changes of either model that leave its reference value as it is.
+        variant: the variant that the reference reading shows, '' for the plain one.
+        headline: how its level's headline number is made of its layers; '' where another metric gives that.
+        estimate: what exactly the reference value is, where the title does not say it.
+        sees: what it sees, for the methods table and the demonstration; '' for companions of another metric.
+        misses: what it does not see.
+    """
+
+    name: str
+    level: Level
+    title: str
+    compute: Callable[[Pair], Rows]
+    estimators: tuple[str, ...] = BOTH
+    invariances: frozenset[Invariance] = frozenset()
+    variant: str = ""
+    headline: Literal["mean", "last", ""] = ""
+    estimate: str = ""
+    sees: str = ""
+    misses: str = ""
+
+
+AFFINE: frozenset[Invariance] = frozenset(("isotropic scaling", "translation"))
+RIGID: frozenset[Invariance] = frozenset(("orthogonal", "axis permutation", "translation"))
+
+_ALL = (
+    Metric(
+        "correlation",
+        "representation",
+        "dimension-wise correlation (r)",
+        levels.correlation,
+        REFERENCE,
+        AFFINE | {"axis scaling"},
+        headline="last",
+        sees="any change of the coordinate axes",
+        misses="whether the space itself is the same",
+    ),
+    Metric(
+        "r2",
+        "representation",
+        "Procrustes R²",
+        levels.procrustes,
+        BOTH,
+        RIGID,
+        estimate="Procrustes R², held out",
+        sees="whether one space is a rotation of the other",
+        misses="rotations, and permutations of axes",
+    ),
+    Metric("unrotated_r2", "representation", "R² without rotation", levels.procrustes, REFERENCE,
+           frozenset(("translation",))),
+    Metric("rotated_correlation", "representation", "correlation after Procrustes (r)", levels.procrustes,
+           REFERENCE, frozenset(("axis permutation", "translation"))),
+    Metric("cosine", "representation", "cosine after Procrustes", levels.procrustes, BOTH, RIGID | AFFINE),
+    Metric("residual_variance", "representation", "residual variance after Procrustes", levels.procrustes,
+           BOTH, RIGID),
+    Metric(
+        "inverse_row_entropy",
+        "representation",
+        "inverse row entropy of O",
+        levels.procrustes,
+        BOTH,
+        AFFINE | {"axis permutation"},
+        sees="how mixed the axes are",
+        misses="permutations of axes, and what a rotation cannot bring back",
+    ),
+    Metric("diagonal_energy", "representation", "share of O on its diagonal", levels.procrustes, BOTH, AFFINE),
+    Metric("permutation_energy", "representation", "share of O on its best permutation", levels.procrustes,
+           PAPER, AFFINE | {"axis permutation"}),
+    Metric(
+        "cka",
+        "global geometry",
+        "linear CKA",
+        levels.cka,
+        BOTH,
+        RIGID | AFFINE,
+        variant="no_sinks",
+        headline="mean",
+        estimate="debiased CKA",
+        sees="the large-scale arrangement of points",
+        misses="rotations, shifts, scale, and small neighbourhoods",
+    ),
+    Metric(
+        "knn",
+        "local geometry",
+        "k-NN overlap",
+        levels.knn,
+        BOTH,
+        frozenset(("orthogonal", "axis permutation", "isotropic scaling")),
+        headline="mean",
+        estimate="corrected k-NN overlap",
+        sees="who is next to whom",
+        misses="distances, and everything far away",
+    ),
+    Metric(
+        "probe_accuracy",
+        "function",
+        "probe accuracy",
+        levels.probe,
+        BOTH,
+        frozenset(("isotropic scaling",)),
+        sees="whether the same linear readout still works",
+        misses="directions that no label uses",
+    ),
+    Metric("probe_transfer", "function", "probe transfer ratio", levels.probe, REFERENCE,
+           frozenset(("isotropic scaling",)), headline="mean"),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {each.name: each for each in _ALL}
+"""All metrics by name, in order of display."""
+
+
+def metric(name: str) -> Metric:
+    """Return a metric of the registry.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"unknown metric '{name}'; choose from {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def middle(ks: Iterable[int]) -> int:
+    """Return the middle one of the values of k."""
+    ordered = sorted(set(ks))
+    return ordered[len(ordered) // 2]
+
+
+def id_title(name: str, at: str = "") -> str:
+    """Write an id in words: 'debiased CKA, without sinks', 'corrected k-NN overlap, k = 10'.
+
+    Args:
+        name: an id, as in influences and summaries.
+        at: 'mean' (over layers) or 'last' (layer) to say that too; then the metric goes by its title.
+    """
+    base, variant, k = split_id(name)
+    entry = metric(base)
+    words = [entry.title if at else entry.estimate or entry.title]
+    words += [f"k = {k}"] if k else []
+    words += [VARIANTS.get(variant, variant)] if variant or (entry.variant and not at) else []
+    if at and base != "probe_transfer":  # not a number of a layer
+        words.append("mean over layers" if at == "mean" else "last layer")
+    return ", ".join(words)
+
+
+def headlines(summary: pd.DataFrame) -> list[tuple[str, str]]:
+    """Choose one number a level: (id, at) as they stand in a summary, of all tokens and the middle k.
+
+    Args:
+        summary: of :meth:`Report.summary`, or frames of several joined.
+    """
+    known = list(dict.fromkeys(zip(summary["metric"], summary["at"], strict=True)))
+    chosen: list[tuple[str, str]] = []
+    for entry in METRICS.values():
+        ks = [
+            k
+            for base, variant, k in (split_id(name) for name, _ in known)
+            if (base, variant) == (entry.name, "")
+        ]
+        wanted = (metric_id(entry.name, k=middle(ks)), entry.headline) if ks else None
+        if wanted in known:
+            chosen.append(wanted)
+    return chosen

@@ -1,0 +1,120 @@
+"""The two models of one comparison, as compute functions see them: states, sample of tokens, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from realign.hrsa import uncertainty as unc
+from realign.hrsa.activations import Activations
+from realign.hrsa.arrays import Array, as_groups
+
+Detail = Literal["full", "summary"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Labelled texts for the probes: embeddings (n, d) of both models, one label a text.
+
+    ``groups`` (n,) keeps texts together that must not be split between training and test.
+    """
+
+    a: Array
+    b: Array
+    labels: Sequence[object] | np.ndarray
+    groups: Sequence[object] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings that a comparison reads; names and defaults as in realign.config.HRSASettings."""
+
+    cka_tokens: int = 4096
+    knn_tokens: int = 4096
+    k: tuple[int, ...] = (5, 10, 50)
+    resamples: int = 200
+    seed: int = 0
+
+    @classmethod
+    def read(cls, settings: object) -> Options:
+        """Take what ``settings`` has, defaults for the rest."""
+        given = {n: getattr(settings, n) for n in cls.__dataclass_fields__ if hasattr(settings, n)}
+        return cls(**{**given, "k": tuple(given.get("k", cls.k))})
+
+
+@dataclass
+class Pair:
+    """Two models that have read the same texts, and how they are to be compared.
+
+    Attributes:
+        a: states of the first model.
+        b: states of the second.
+        options: the settings.
+        device: where to compute.
+        picked: the layers that metrics which are costly per layer read.
+        detail: 'full', or 'summary' for cheap comparisons.
+        labels: (n_texts,) label of each text, or None.
+        probes: labelled text embeddings by name of the text set.
+        rows: the stored rows (n,) that are compared (a seeded sample, sorted).
+        groups: (n,) the text of each of these rows, 0 to ``texts`` - 1.
+        parts: (n,) the part of the texts that each row belongs to, for intervals of grids.
+        weights: (resamples, texts) bootstrap weights.
+        every: the layers that cheap metrics read.
+    """
+
+    a: Activations
+    b: Activations
+    options: Options
+    device: torch.device
+    picked: list[int]
+    detail: Detail
+    labels: Sequence[object] | np.ndarray | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.layers = self.a.states.shape[0]
+        self.n = self.a.states.shape[1]
+        self.every = self.picked if self.detail == "summary" else list(range(self.layers))
+        self.rows = self.sample(self.options.cka_tokens)
+        self.groups = self.texts_of(self.rows)
+        self.texts = int(self.groups.max()) + 1
+        self.parts = unc.text_parts(self.groups, self.options.seed)
+        self.weights = unc.resample_weights(self.texts, self.options.resamples, self.options.seed)
+
+    def sample(self, tokens: int) -> NDArray[np.int64]:
+        """Choose a seeded sample of the stored rows, sorted."""
+        if tokens >= self.n:
+            return np.arange(self.n)
+        return np.sort(np.random.default_rng(self.options.seed).permutation(self.n)[:tokens])
+
+    def texts_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number the texts of stored rows in order of first appearance: (len(rows),)."""
+        return as_groups(self.a.text_keys[self.a.text_ids[rows]], len(rows))
+
+    def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> tuple[Tensor, Tensor]:
+        """States (n, d) of one layer of both models on the device; do not write to them."""
+        rows = self.rows if rows is None else rows
+        whole = len(rows) == self.n
+        chosen = ((m.states[layer] if whole else m.states[layer][rows]) for m in (self.a, self.b))
+        # torch warns of arrays that are not writeable, as those of a file opened read-only; these are copied.
+        x, y = (torch.from_numpy(np.require(s, requirements="W")).to(self.device) for s in chosen)
+        return x, y
+
+    def stacks(self) -> tuple[list[Tensor], list[Tensor]]:
+        """All layers of both models on the device."""
+        pairs = [self.layer(layer) for layer in range(self.layers)]
+        return [x for x, _ in pairs], [y for _, y in pairs]
+
+    def by_text(self, per_row: np.ndarray) -> NDArray[np.float64]:
+        """Sum a number of each compared row by text: (n,) to (texts,)."""
+        return np.bincount(self.groups, per_row, minlength=self.texts).astype(np.float64)
+
+    def interval(self, value: np.ndarray | float, influence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """95% interval of numbers (...) from the influence (..., texts) of each text."""
+        return unc.interval(value, influence, self.weights)
