@@ -5,7 +5,7 @@
 #       extension: .py
 #       format_name: percent
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -22,17 +22,15 @@
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
 family = ""  # a backbone family of data/families.toml; empty: the profile's
+roles = []  # which backbones are compared, for example ["base", "reason"]; empty: the profile's
 seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
 
 # %%
-from realign.findings import claims, gains
-from realign.display import figures, tables
+from realign.display import figures, tables, verdicts
 from realign.study import open_study
 
 figures.setup()
-study = open_study(
-    profile, family=family or None, seeds=seeds or None,
-)
+study = open_study(profile, family=family, roles=roles, seeds=seeds)
 
 # %% [markdown]
 # ## Mean scores by suite
@@ -40,32 +38,32 @@ study = open_study(
 # Mean over the tasks of a suite, then over seeds. Δ is the difference to `base` paired by seed, ± its standard deviation over seeds. The untrained row is the same base without contrastive learning (mean pooling); BM25 is shown where it applies to every task of a row, all-MiniLM-L6-v2 is a small public sentence encoder (English, 22 million parameters) that shows what is within reach, random vectors are the floor.
 
 # %%
-scores = study.scores()
-tables.show(tables.display_scores(tables.score_table(scores, by="suite")))
+scores = study.evaluate.scores()
+tables.scores(scores, by="suite")
 
 # %% [markdown]
 # Mean over task types, as the leaderboard gives it beside the mean over tasks: each type counts once, whatever the number of its tasks.
 
 # %%
-tables.show(tables.display_scores(tables.type_means(scores)))
+tables.type_means(scores)
 
 # %% [markdown]
 # Tasks that failed, with the reason; the means above that contain one are left empty.
 
 # %%
-tables.show(tables.failures(scores))
+tables.failures(scores)
 
 # %% [markdown]
 # ## By task type
 
 # %%
-tables.show(tables.display_scores(tables.score_table(scores, by="type")))
+tables.scores(scores, by="type")
 
 # %% [markdown]
 # ## By task
 
 # %%
-tables.show(tables.display_scores(tables.score_table(scores, by="task")))
+tables.scores(scores, by="task")
 
 # %% [markdown]
 # ## Paired differences against the equivalence margin
@@ -73,7 +71,7 @@ tables.show(tables.display_scores(tables.score_table(scores, by="task")))
 # Two one-sided tests for each suite: the difference to base-Emb over tasks and training seeds, both random and crossed, with its 90% interval. "Equivalent" needs the whole interval inside the margin; a large p of "no difference" is not enough.
 
 # %%
-tables.show(tables.equivalence(scores, study.profile.margin))
+tables.equivalence(scores, study.profile.margin)
 
 # %% [markdown]
 # Each mark is the mean difference to base-Emb, each bar its 90% interval: over training seeds for a task, over tasks and seeds for a suite. Inside the grey band a difference is too small to matter by the margin of the profile; an open mark has one seed only, so the variance of training is unidentified.
@@ -93,16 +91,16 @@ figures.score_dots(scores)
 # Each role against its own backbone before contrastive learning:
 
 # %%
-tables.show(gains.display_learned(gains.learned(scores)))
+tables.gains(scores)
 
 # %%
-gains.learned_text(scores)
+verdicts.training_effect(scores)
 
 # %% [markdown]
 # The tasks that BM25 can score, those with the least word overlap first:
 
 # %%
-tables.show(gains.against_words(scores).round(1).reset_index())
+tables.against_bm25(scores)
 
 # %% [markdown]
 # ## Did training go the same way?
@@ -110,14 +108,14 @@ tables.show(gains.against_words(scores).round(1).reset_index())
 # Mean over seeds; the band is the range of the seeds.
 
 # %% mystnb={"image": {"alt": "Loss, in-batch accuracy and gradient norm along contrastive learning for each role"}}
-logs = study.training_logs()
+logs = study.training_log.frame()
 figures.training_curves(logs)
 
 # %% mystnb={"image": {"alt": "Learning rate, alignment, uniformity, speed, padding and memory along contrastive learning for each role"}}
 figures.training_details(logs)
 
 # %%
-tables.show(tables.training_summary(logs))
+tables.training(logs)
 
 # %% [markdown]
 # ## What it means at this scale
@@ -125,7 +123,7 @@ tables.show(tables.training_summary(logs))
 # The verdict below is computed from the numbers on this page, by the rule that is written in `data/claims.toml`.
 
 # %%
-claims.verdict(study, "C1")
+verdicts.verdict(study, "C1")
 
 # %% [markdown]
 # Read it with its limits: the interval speaks of tasks like these and of training seeds, not of other kinds of tasks; a small backbone with a short recipe moves less than the paper's models do, and equivalence between weak models says little about strong ones.
@@ -136,4 +134,4 @@ claims.verdict(study, "C1")
 # Every artifact that the cells above have read: `published` ones came with the repository and were found under the same key, `local` ones were computed on this machine.
 
 # %%
-tables.show(tables.provenance(study))
+tables.provenance(study)

@@ -5,7 +5,7 @@
 #       extension: .py
 #       format_name: percent
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -22,6 +22,7 @@
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
 family = ""  # a backbone family of data/families.toml; empty: the profile's
+roles = []  # which backbones are compared, for example ["base", "reason"]; empty: the profile's
 seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
 texts = []  # text sets that both models read, for example ["docs", "messages"]; empty: the profile's
 n_texts = 0  # texts of each set; 0: the profile's
@@ -29,20 +30,18 @@ k = []  # neighbourhood sizes, for example [5, 20]; empty: the profile's
 attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the profile's
 
 # %%
-from realign.findings import claims
-from realign.display import figures, tables
+from realign.display import figures, tables, verdicts
 from realign.study import open_study
 
 figures.setup()
 study = open_study(
-    profile, family=family or None, seeds=seeds or None, texts=texts or None,
-    n_texts=n_texts or None, k=k or None, attention=attention or None,
+    profile, family=family, roles=roles, seeds=seeds, texts=texts, n_texts=n_texts, k=k, attention=attention
 )
 
 # %%
-pairs = study.comparisons("backbone")
-ceilings = {"": study.noise_ceilings("backbone")}
-tables.show(tables.similarity_table(pairs, ceilings[""]))
+pairs = study.compare.reports("backbone")
+ceilings = {"": study.compare.ceilings("backbone")}
+tables.similarities(pairs, ceilings[""])
 
 # %% [markdown]
 # ## Is what RLVR changes less than what SFT changes?
@@ -50,7 +49,7 @@ tables.show(tables.similarity_table(pairs, ceilings[""]))
 # The similarity of the first pair minus that of the second, with the texts paired: what both pairs share in a text cancels, so this interval is much narrower than the two above it. Above 0, RLVR has kept more than SFT.
 
 # %%
-tables.show(tables.difference_table(pairs))
+tables.differences(pairs)
 
 # %% [markdown]
 # ## Global geometry: linear CKA
@@ -64,7 +63,7 @@ figures.layer_heatmaps({"": pairs}, "cka", ceilings=ceilings)
 # The diagonals of those maps, with intervals:
 
 # %% mystnb={"image": {"alt": "Linear CKA of matching layers, by layer, for base and reason and for base and sft"}}
-figures.layer_profiles({"": pairs}, "cka", ceilings=ceilings)
+figures.by_layer({"": pairs}, "cka", ceilings=ceilings)
 
 # %% [markdown]
 # ## What could fake a similarity
@@ -102,7 +101,7 @@ figures.correlation_histograms({"": pairs}, ceilings=ceilings)
 figures.rotations({"": pairs}, ceilings=ceilings)
 
 # %% mystnb={"image": {"alt": "Variance explained after Procrustes alignment, by layer, held out and in sample"}}
-figures.layer_profiles({"": pairs}, "r2", ceilings=ceilings)
+figures.by_layer({"": pairs}, "r2", ceilings=ceilings)
 
 # %% [markdown]
 # ## Linear readout: cross-model probes
@@ -113,13 +112,13 @@ figures.layer_profiles({"": pairs}, "r2", ceilings=ceilings)
 figures.probes({"": pairs}, ceilings=ceilings)
 
 # %%
-tables.show(tables.probe_table(pairs))
+tables.probes(pairs)
 
 # %% [markdown]
 # The paper's probe (one split, fixed regularisation, the source's scaling) on the same embeddings:
 
 # %%
-tables.show(tables.probe_table(pairs, "paper"))
+tables.probes(pairs, "paper")
 
 # %% [markdown]
 # ## Does it depend on how the models read?
@@ -127,14 +126,14 @@ tables.show(tables.probe_table(pairs, "paper"))
 # The paper's public code lets raw backbones attend in both directions, which they were never trained for. Here both models of a pair read bidirectionally, and then both causally (six layers, reference estimator). A conclusion that holds under one mode only is a conclusion about the mode.
 
 # %% mystnb={"image": {"alt": "Each similarity, mean over layers, under bidirectional and under causal attention, for base and reason and for base and sft"}}
-modes = study.attention_modes()
+modes = study.drift.modes()
 figures.attention_modes(modes, ceilings={study.profile.hrsa.attention: ceilings[""]})
 
 # %% [markdown]
 # RLVR's similarity minus SFT's, as in the table at the top, under either mode:
 
 # %%
-tables.show(tables.modes_table(modes))
+tables.modes(modes)
 
 # %% [markdown]
 # ## Across languages, within one model
@@ -142,7 +141,7 @@ tables.show(tables.modes_table(modes))
 # The same metrics between English interface messages and their translations, on text means of one model, layer by layer: does a model put a message and its translation in the same place, and did tuning change that? 0 is what unrelated texts give; base-Emb, after contrastive learning, is there for scale. Grey, near 1, are the ceilings of the figures above: one language, read twice, on their tokens.
 
 # %% mystnb={"image": {"alt": "CKA, nearest-neighbour overlap and correlation between English and three languages by layer, for each backbone and for base after contrastive learning"}}
-figures.languages(study.alignment(), ceilings[""])
+figures.languages(study.languages.frame(), ceilings[""])
 
 # %% [markdown]
 # ## What it means at this scale
@@ -150,7 +149,7 @@ figures.languages(study.alignment(), ceilings[""])
 # Computed from the numbers on this page (and, for C3, from those of {doc}`rq3_realignment`) by the rules in `data/claims.toml`.
 
 # %%
-claims.verdict(study, "C2", "C3", "C4", "C5")
+verdicts.verdict(study, "C2", "C3", "C4", "C5")
 
 # %% [markdown]
 # The thresholds are ours and were set before the results. A short low-rank RLVR run moves a model less than a long full-parameter one: "preserved" is then the easy half of the claims, and "drifted" the hard one.
@@ -161,4 +160,4 @@ claims.verdict(study, "C2", "C3", "C4", "C5")
 # Every artifact that the cells above have read: `published` ones came with the repository and were found under the same key, `local` ones were computed on this machine.
 
 # %%
-tables.show(tables.provenance(study))
+tables.provenance(study)

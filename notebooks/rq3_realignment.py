@@ -5,7 +5,7 @@
 #       extension: .py
 #       format_name: percent
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -22,6 +22,7 @@
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
 family = ""  # a backbone family of data/families.toml; empty: the profile's
+roles = []  # which backbones are compared, for example ["base", "reason"]; empty: the profile's
 seeds = []  # training seeds of contrastive learning, for example [0, 1]; empty: the profile's
 texts = []  # text sets that both models read, for example ["docs", "messages"]; empty: the profile's
 n_texts = 0  # texts of each set; 0: the profile's
@@ -29,20 +30,18 @@ k = []  # neighbourhood sizes, for example [5, 20]; empty: the profile's
 attention = ""  # how backbones read: "bidirectional" or "causal"; empty: the profile's
 
 # %%
-from realign.findings import claims
-from realign.display import figures, tables
+from realign.display import figures, tables, verdicts
 from realign.study import open_study
 
 figures.setup()
 study = open_study(
-    profile, family=family or None, seeds=seeds or None, texts=texts or None,
-    n_texts=n_texts or None, k=k or None, attention=attention or None,
+    profile, family=family, roles=roles, seeds=seeds, texts=texts, n_texts=n_texts, k=k, attention=attention
 )
 
 # %%
-groups = {"backbones": study.comparisons("backbone"), "after CL": study.comparisons("embedding")}
+groups = {"backbones": study.compare.reports("backbone"), "after CL": study.compare.reports("embedding")}
 before, after = groups.values()
-ceilings = {"backbones": study.noise_ceilings("backbone"), "after CL": study.noise_ceilings("embedding")}
+ceilings = {"backbones": study.compare.ceilings("backbone"), "after CL": study.compare.ceilings("embedding")}
 
 # %% [markdown]
 # ## At a glance
@@ -53,13 +52,13 @@ ceilings = {"backbones": study.noise_ceilings("backbone"), "after CL": study.noi
 figures.before_after(before, after, list(ceilings.values()))
 
 # %%
-tables.show(tables.similarity_table(after, ceilings["after CL"]))
+tables.similarities(after, ceilings["after CL"])
 
 # %% [markdown]
 # ## Global geometry
 
 # %% mystnb={"image": {"alt": "Linear CKA by layer before and after contrastive learning, for both estimators"}}
-figures.layer_profiles(groups, "cka", ceilings=ceilings)
+figures.by_layer(groups, "cka", ceilings=ceilings)
 
 # %% mystnb={"image": {"alt": "Heat maps of linear CKA between all layers, before and after contrastive learning"}}
 figures.layer_heatmaps(groups, "cka", ceilings=ceilings)
@@ -76,7 +75,7 @@ figures.neighbours(groups, ceilings=ceilings)
 # ## Coordinate basis
 
 # %% mystnb={"image": {"alt": "Mean dimension-wise correlation by layer before and after contrastive learning"}}
-figures.layer_profiles(groups, "correlation", ceilings=ceilings, estimators=["reference"])
+figures.by_layer(groups, "correlation", ceilings=ceilings, estimators=["reference"])
 
 # %% mystnb={"image": {"alt": "Histograms of the correlation of each dimension at the last layer, before and after"}}
 figures.correlation_histograms(groups, ceilings=ceilings)
@@ -85,7 +84,7 @@ figures.correlation_histograms(groups, ceilings=ceilings)
 figures.rotations(groups, ceilings=ceilings)
 
 # %% mystnb={"image": {"alt": "Variance explained after Procrustes alignment, before and after"}}
-figures.layer_profiles(groups, "r2", ceilings=ceilings)
+figures.by_layer(groups, "r2", ceilings=ceilings)
 
 # %% [markdown]
 # ## Linear readout
@@ -94,7 +93,7 @@ figures.layer_profiles(groups, "r2", ceilings=ceilings)
 figures.probes(groups, ceilings=ceilings)
 
 # %%
-tables.show(tables.probe_table(after))
+tables.probes(after)
 
 # %% [markdown]
 # ## All models on one map
@@ -102,7 +101,7 @@ tables.show(tables.probe_table(after))
 # Every backbone, checkpoint and trained model, placed so that distances on the page are close to distances between models (the angle of debiased CKA). Lines join a sibling's checkpoints to the base they started from. The right panel shows the backbones alone, enlarged, with their steps of tuning. If CL realigns, the squares lie closer together than the circles they started from. Where the recipe keeps models on the way (`recipe.save_steps`), dashed lines lead through them. Grey bars are as long as the noise ceilings: distances that are no longer than they are could be precision, batches or the training seed.
 
 # %% mystnb={"image": {"alt": "Two-dimensional map of all backbones, checkpoints and embedding models by debiased CKA distance"}}
-figures.models_map(study.models_map(), {name: r for each in ceilings.values() for name, r in each.items()})
+figures.models_map(study.map.frame(), {name: r for each in ceilings.values() for name, r in each.items()})
 
 # %% [markdown]
 # ## What it means at this scale
@@ -110,7 +109,7 @@ figures.models_map(study.models_map(), {name: r for each in ceilings.values() fo
 # Computed from the numbers on this page by the rule in `data/claims.toml`.
 
 # %%
-claims.verdict(study, "C6")
+verdicts.verdict(study, "C6")
 
 # %% [markdown]
 # Realignment can only be seen where there was drift to reverse: if the backbones were alike before CL, high similarity after it is preservation, and the figures above tell the two apart.
@@ -121,4 +120,4 @@ claims.verdict(study, "C6")
 # Every artifact that the cells above have read: `published` ones came with the repository and were found under the same key, `local` ones were computed on this machine.
 
 # %%
-tables.show(tables.provenance(study))
+tables.provenance(study)

@@ -2,124 +2,101 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from realign.hrsa import METRICS, Report
+
 LAYERS = 7
 KS = (5, 10)
 
 
-class FakeReport:
-    """Stands in for hrsa.Report: ``frame(name)`` of the documented columns around one similarity."""
+def report(
+    similarity: float, neighbours: float | None = None, dimensions: int = 24, width: float = 0.01
+) -> Report:
+    """A report in which every metric of the registry has one similarity at all layers and layer pairs.
 
-    def __init__(self, similarity: float, dimensions: int = 24, seed: int = 0) -> None:
-        self.similarity = similarity
-        rng = np.random.default_rng(seed)
-        mixed = np.linalg.qr(np.eye(dimensions) + (1 - similarity) * rng.normal(size=(dimensions,) * 2))[0]
-        self.rotation = (mixed * np.sign(np.diag(mixed))).astype(np.float16)
-        self.meta: dict[str, Any] = {"sample": "same", "resamples": 100, "seed": 0}
-        self.influence: dict[str, Any] = {}
-        self.layers = LAYERS
+    Args:
+        similarity: of every metric, and what is left of a probe's accuracy on the other model.
+        neighbours: similarity of neighbours, where it is another one.
+        dimensions: of the rotation.
+        width: half the width of every interval by layer.
+    """
+    rows = [
+        {"metric": m.name, "estimator": e, "variant": variant, "k": k, "layer": layer, "value": value}
+        | {"low": value - width, "high": value + width, "null": NULLS.get((m.level, e), math.nan)}
+        for m in METRICS.values()
+        for e in m.estimators
+        for variant in {"", m.variant if e == "reference" else ""}
+        for k in (KS if m.name == "knn" else (0,))
+        for layer in (range(LAYERS) if m.level != "function" else [LAYERS - 1])
+        for value in [_value(m.name, e, similarity, neighbours)]
+    ]
+    rng = np.random.default_rng(0)
+    mixed = np.linalg.qr(np.eye(dimensions) + (1 - similarity) * rng.normal(size=(dimensions,) * 2))[0]
+    return Report(
+        pd.DataFrame(rows).assign(ceiling=math.nan),
+        _details(similarity),
+        rotation=(mixed * np.sign(np.diag(mixed))).astype(np.float16),
+        meta={"layers": LAYERS, "k": list(KS), "sample": "same", "resamples": 100, "seed": 0},
+    )
 
-    def frame(self, name: str) -> pd.DataFrame:
-        return pd.DataFrame(getattr(self, f"_{name}")())
 
-    @property
-    def frames(self) -> dict[str, pd.DataFrame]:
-        return {name: self.frame(name) for name in ("cka_diagonal", "correlation_diagonal", "knn")}
+NULLS = {("local geometry", "reference"): 0.0, ("representation", "reference"): 0.1}
 
-    def _by_layer(self, **columns: Any) -> list[dict[str, Any]]:
-        s = self.similarity
-        return [
-            {"layer": layer, "value": s, "low": s - 0.01, "high": s + 0.01, **columns}
-            for layer in range(LAYERS)
-        ]
 
-    def _cka(self) -> list[dict[str, Any]]:
-        return [
-            {"estimator": e, "layer_a": a, "layer_b": b, "value": s, "low": s - 0.01, "high": s + 0.01}
-            for e in ("paper", "reference")
-            for a in range(LAYERS)
-            for b in range(LAYERS)
-            for s in [self.similarity * 0.9 ** abs(a - b)]
-        ]
+def _value(metric: str, estimator: str, similarity: float, neighbours: float | None) -> float:
+    if metric != "knn":
+        return similarity
+    corrected = similarity if neighbours is None else neighbours
+    return corrected if estimator == "reference" else corrected / (2 - corrected)
 
-    def _correlation(self) -> list[dict[str, Any]]:
-        return [row for row in self._cka() if row.pop("estimator") == "paper"]
 
-    def _correlation_diagonal(self) -> list[dict[str, Any]]:
-        return self._by_layer()
-
-    def _correlation_histogram(self) -> dict[str, Any]:
-        r = np.clip(np.random.default_rng(1).normal(self.similarity, 0.05, 24), -1, 1)
-        r[0] = np.nan  # a constant dimension
-        return {"dimension": np.arange(24), "r": r}
-
-    def _cka_diagonal(self) -> list[dict[str, Any]]:
-        return [
-            *self._by_layer(estimator="paper", variant="all"),
-            *self._by_layer(estimator="reference", variant="all"),
-            *self._by_layer(estimator="reference", variant="no_sinks"),
-        ]
-
-    def _knn(self) -> list[dict[str, Any]]:
-        s = self.similarity
-        return [
-            {**row, "k": k, "jaccard": s / (2 - s), "overlap": s, "chance": k / 99, "corrected": s}
-            for e in ("paper", "reference")
-            for k in KS
-            for row in self._by_layer(estimator=e)
-        ]
-
-    def _procrustes(self) -> list[dict[str, Any]]:
-        quantities = (
-            "r2",
-            "unrotated_r2",
-            "rotated_correlation",
-            "cosine",
-            "residual_variance",
-            "inverse_row_entropy",
-            "diagonal_energy",
-        )
-        return [
-            row
-            for e in ("paper", "reference")
-            for q in quantities
-            for row in self._by_layer(estimator=e, quantity=q, null=0.1)
-        ]
-
-    def _probe(self) -> list[dict[str, Any]]:
-        accuracy = {"a->a": 0.9, "b->b": 0.9, "a->b": 0.9 * self.similarity, "b->a": 0.9 * self.similarity}
-        return [
-            {"text_set": "docs", "direction": d, "scaler": s, "accuracy": x}
-            | {"majority": 0.2, "low": x - 0.005, "high": x + 0.005}
-            | {f"{a}_f1{end}": x - 0.01 for a in ("macro", "weighted") for end in ("", "_low", "_high")}
-            for d, x in accuracy.items()
-            for s in (("source",) if d[0] == d[-1] else ("source", "target"))
-        ]
-
-    def _probe_controls(self) -> list[dict[str, Any]]:
-        values = {"procrustes": 0.9, "shuffled": 0.15, "transfer_ratio": self.similarity}
-        return [
-            {"text_set": "docs", "direction": d, "control": c, "value": v, "low": v - 0.01, "high": v + 0.01}
-            for d in ("a->b", "b->a")
-            for c, v in values.items()
-        ]
-
-    def _energy(self) -> list[dict[str, Any]]:
-        return [
-            {"layer": layer, "model": m}
-            | {
-                f"{share}{end}": 0.3
-                for share in ("top_dimension_share", "top_rows_share")
-                for end in ("", "_low", "_high")
-            }
-            for layer in range(LAYERS)
-            for m in ("a", "b")
-        ]
+def _details(s: float) -> dict[str, pd.DataFrame]:
+    """What is not a number by layer, of the columns that a report documents."""
+    grid = [
+        {"metric": metric, "estimator": e, "layer_a": a, "layer_b": b, "value": v}
+        | {"low": v - 0.01, "high": v + 0.01}
+        for metric in ("cka", "correlation")
+        for e in METRICS[metric].estimators
+        for a in range(LAYERS)
+        for b in range(LAYERS)
+        for v in [s * 0.9 ** abs(a - b)]
+    ]
+    r = np.clip(np.random.default_rng(1).normal(s, 0.05, 24), -1, 1)
+    r[0] = np.nan  # a constant dimension
+    accuracy = {"a->a": 0.9, "b->b": 0.9, "a->b": 0.9 * s, "b->a": 0.9 * s}
+    probe = pd.DataFrame(
+        {"text_set": "docs", "direction": d, "scaler": scaler, "accuracy": x}
+        | {"majority": 0.2, "low": x - 0.005, "high": x + 0.005}
+        | {f"{a}_f1{end}": x - 0.01 for a in ("macro", "weighted") for end in ("", "_low", "_high")}
+        for d, x in accuracy.items()
+        for scaler in (("source",) if d[0] == d[-1] else ("source", "target"))
+    )
+    controls = [
+        {"text_set": "docs", "direction": d, "control": c, "value": v, "low": v - 0.01, "high": v + 0.01}
+        for d in ("a->b", "b->a")
+        for c, v in {"procrustes": 0.9, "shuffled": 0.15, "transfer_ratio": s}.items()
+    ]
+    shares = ("top_dimension_share", "top_rows_share")
+    energy = [
+        {"layer": layer, "model": m, **{f"{x}{end}": 0.3 for x in shares for end in ("", "_low", "_high")}}
+        for layer in range(LAYERS)
+        for m in ("a", "b")
+    ]
+    return {
+        "grid": pd.DataFrame(grid),
+        "correlation_histogram": pd.DataFrame({"dimension": np.arange(24), "r": r}),
+        "probe": probe,
+        "probe_paper": probe[probe["scaler"] == "source"],
+        "probe_controls": pd.DataFrame(controls),
+        "energy": pd.DataFrame(energy),
+    }
 
 
 def scores(reason: float = 0.1, sft: float = -2.0, seeds: int = 3, noise: float = 0.02) -> pd.DataFrame:
@@ -165,16 +142,18 @@ def mechanism() -> dict[str, Any]:
         for token in range(4)
     )
     domains = pd.DataFrame(
-        {"role": role, "domain": domain, "metric": metric, "value": 1 - much, "low": 0.9 - much, "high": 1.0}
+        {"role": role, "domain": domain, "metric": metric, "at": at, "value": 1 - much}
+        | {"low": 0.9 - much, "high": 1.0}
         for role, much in size.items()
         for domain in ("task", "docs", "code")
-        for metric in ("cka_mean", "knn@10_mean", "correlation_last")
+        for metric, at in (("cka", "mean"), ("knn@10", "mean"), ("correlation", "last"))
     )
     return {
-        "updates": lambda: updates,
-        "update_agreement": lambda: agreement,
-        "landscape": lambda table="measures": points if table == "points" else measures,
-        "domains": lambda: domains,
+        "updates": SimpleNamespace(frame=lambda: updates, agreement=lambda: agreement),
+        "landscape": SimpleNamespace(
+            frame=lambda table="measures": points if table == "points" else measures
+        ),
+        "domains": SimpleNamespace(frame=lambda: domains),
     }
 
 
@@ -195,11 +174,26 @@ def reading() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def study(**changes: Any) -> SimpleNamespace:
-    """A study in which RLVR keeps the geometry, changes neighbours, and SFT moves more."""
+def study(
+    *,
+    scores: Callable[[], pd.DataFrame] = scores,
+    reports: Callable[[str], dict[tuple[str, str], Report]] | None = None,
+    ceilings: Callable[[str], dict[str, Report]] | None = None,
+    policy: pd.DataFrame | None = None,
+    drift: pd.DataFrame | None = None,
+) -> Any:
+    """A study in which RLVR keeps the geometry, changes neighbours, and SFT moves more.
+
+    Args:
+        scores: instead of the scores made here; the other arguments likewise.
+        reports: by kind of model, 'backbone' or 'embedding'.
+        ceilings: by kind of model.
+        policy: behaviour of the checkpoints.
+        drift: similarity of the checkpoints to base.
+    """
     steps = {"reason": (4, 16, 36), "sft": (36,)}
-    policy = [{"role": "base", "step": 0, "sampled": 0.14, "kl": 0.0}]
-    policy += [
+    states = [{"role": "base", "step": 0, "sampled": 0.14, "kl": 0.0}]
+    states += [
         {"role": r, "step": s, "sampled": 0.14 + 0.007 * s, "kl": 0.01 * s} for r in steps for s in steps[r]
     ]
     behaviour = pd.DataFrame(
@@ -207,13 +201,15 @@ def study(**changes: Any) -> SimpleNamespace:
         | {f"accuracy_{m}": p["sampled"] for m in ("greedy", "sampled")}
         | {f"accuracy_{m}_low": p["sampled"] - 0.03 for m in ("greedy", "sampled")}
         | {f"accuracy_{m}_high": p["sampled"] + 0.03 for m in ("greedy", "sampled")}
-        for p in policy
+        for p in states
     )
-    drift = pd.DataFrame(
-        {"role": r, "step": s, "metric": m, "value": 1 - 0.002 * s, "low": 0.99 - 0.002 * s, "high": 1.0}
+    moved = pd.DataFrame(
+        {"role": r, "step": s, "metric": m, "at": at, "value": 1 - 0.002 * s}
+        | {"low": 0.99 - 0.002 * s, "high": 1.0}
         for r in steps
         for s in steps[r]
-        for m in ("cka_mean", "cka_last", "knn@5_mean", "knn@10_mean", "correlation_last", "probe_transfer")
+        for m in ("cka", "knn@5", "knn@10", "correlation", "probe_transfer")
+        for at in (("mean", "last") if m != "probe_transfer" else ("mean",))
     )
     logs = pd.DataFrame(
         {"role": r, "seed": seed, "step": s, "loss": 3 / s, "learning_rate": 1e-5, "grad_norm": 1 / s}
@@ -227,8 +223,9 @@ def study(**changes: Any) -> SimpleNamespace:
         [{"artifact": "x", "stage": "compare", "key": "abc", "source": "local", "seconds": 90.0}]
     )
     alignment = pd.DataFrame(
-        {"model": m, "language": x, "metric": metric, "layer": layer, "value": 0.5, "low": 0.4, "high": 0.6}
-        for m in ("base", "reason", "sft", "base-Emb")
+        {"role": role, "trained": trained, "language": x, "metric": metric, "layer": layer}
+        | {"value": 0.5, "low": 0.4, "high": 0.6}
+        for role, trained in (("base", False), ("reason", False), ("sft", False), ("base", True))
         for x in ("fr", "ja")
         for metric in ("cka", "knn@5", "knn@10", "correlation")
         for layer in (0, 3, 6)
@@ -239,32 +236,33 @@ def study(**changes: Any) -> SimpleNamespace:
         {"role": r, "kind": kind, "number": n, "x": 0.1 * i, "y": 0.01 * i, "x_error": 0.01, "y_error": 0.02}
         for i, (r, kind, n) in enumerate(where)
     )
-    pairs = {("base", "reason"): FakeReport(0.97), ("base", "sft"): FakeReport(0.7)}
-    after = {("base", "reason"): FakeReport(0.95), ("base", "sft"): FakeReport(0.85)}
-    facts = {
-        "profile": SimpleNamespace(name="laptop", margin=1.0, suites=("smoke",)),
-        "scores": scores,
-        "reading": reading,
-        "training_logs": lambda: logs,
-        "comparisons": lambda kind: pairs if kind == "backbone" else after,
-        "noise_ceilings": lambda kind: (
-            {"another seed": FakeReport(0.99)}
-            if kind == "embedding"
-            else {"bfloat16": FakeReport(0.995), "another batch size": FakeReport(1.0)}
-        ),
-        "attention_modes": lambda: {"bidirectional": pairs, "causal": after},
-        "alignment": lambda: alignment,
-        "models_map": lambda: places,
-        "drift": lambda: drift,
-        "policy": lambda: behaviour,
-        **mechanism(),
-        "tuning_logs": lambda table="log": logs[logs["role"] != "base"],
-        "provenance": lambda: made,
-        "configuration": lambda: {
-            "name": "laptop",
-            "recipe": {"temperature": 0.02},
-            "hrsa": {"k": [5, 10]},
-            "seeds": (0, 1, 2),
-        },
+    pairs = {("base", "reason"): report(0.97), ("base", "sft"): report(0.7)}
+    after = {("base", "reason"): report(0.95), ("base", "sft"): report(0.85)}
+    kinds = {"backbone": pairs, "embedding": after}
+    limits = {
+        "backbone": {"bfloat16": report(0.995), "another batch size": report(1.0)},
+        "embedding": {"another seed": report(0.99)},
     }
-    return SimpleNamespace(**(facts | changes))
+    stages = {
+        "evaluate": SimpleNamespace(scores=scores, reading=reading),
+        "compare": SimpleNamespace(
+            reports=reports or kinds.__getitem__, ceilings=ceilings or limits.__getitem__
+        ),
+        "policy": SimpleNamespace(frame=lambda: behaviour if policy is None else policy),
+        "drift": SimpleNamespace(
+            frame=lambda: moved if drift is None else drift,
+            modes=lambda: {"bidirectional": pairs, "causal": after},
+        ),
+        "languages": SimpleNamespace(frame=lambda: alignment),
+        "map": SimpleNamespace(frame=lambda: places),
+        "training_log": SimpleNamespace(frame=lambda: logs),
+        "tuning_log": SimpleNamespace(frame=lambda table="log": logs[logs["role"] != "base"]),
+        **mechanism(),
+    }
+    configuration = {"name": "laptop", "recipe": {"temperature": 0.02}, "hrsa": {"k": [5, 10]}}
+    return SimpleNamespace(
+        profile=SimpleNamespace(name="laptop", margin=1.0, suites=("smoke",)),
+        provenance=lambda: made,
+        configuration=lambda: configuration | {"seeds": (0, 1, 2)},
+        **stages,
+    )

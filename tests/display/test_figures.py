@@ -16,22 +16,22 @@ from realign.display.figures.style import ROLES, STYLE
 from realign.hrsa import demonstration
 
 STUDY = book_frames.study()
-BEFORE, AFTER = STUDY.comparisons("backbone"), STUDY.comparisons("embedding")
+BEFORE, AFTER = STUDY.compare.reports("backbone"), STUDY.compare.reports("embedding")
 GROUPS = {"backbones": BEFORE, "after CL": AFTER}
 CEILINGS = {
-    "backbones": STUDY.noise_ceilings("backbone"),
-    "after CL": STUDY.noise_ceilings("embedding"),
+    "backbones": STUDY.compare.ceilings("backbone"),
+    "after CL": STUDY.compare.ceilings("embedding"),
 }
 DEMONSTRATION = demonstration.demonstration()
 DRAW: dict[str, Callable[[], Figure]] = {
-    "forest": lambda: figures.forest(STUDY.scores(), 1.0),
-    "score_dots": lambda: figures.score_dots(STUDY.scores()),
-    "training_curves": lambda: figures.training_curves(STUDY.training_logs()),
-    "training_details": lambda: figures.training_details(STUDY.training_logs()),
-    "tuning_curves": lambda: figures.tuning_curves(STUDY.tuning_logs()),
+    "forest": lambda: figures.forest(STUDY.evaluate.scores(), 1.0),
+    "score_dots": lambda: figures.score_dots(STUDY.evaluate.scores()),
+    "training_curves": lambda: figures.training_curves(STUDY.training_log.frame()),
+    "training_details": lambda: figures.training_details(STUDY.training_log.frame()),
+    "tuning_curves": lambda: figures.tuning_curves(STUDY.tuning_log.frame()),
     "layer_heatmaps": lambda: figures.layer_heatmaps(GROUPS, "cka", ceilings=CEILINGS),
     "layer_heatmaps correlation": lambda: figures.layer_heatmaps({"": BEFORE}, "correlation"),
-    "layer_profiles": lambda: figures.layer_profiles(GROUPS, "cka", ceilings=CEILINGS),
+    "by_layer": lambda: figures.by_layer(GROUPS, "cka", ceilings=CEILINGS),
     "neighbours": lambda: figures.neighbours(GROUPS, ceilings=CEILINGS),
     "correlation_histograms": lambda: figures.correlation_histograms(GROUPS, ceilings=CEILINGS),
     "rotations": lambda: figures.rotations(GROUPS, ceilings=CEILINGS),
@@ -39,19 +39,19 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "sinks": lambda: figures.sinks({"": BEFORE}),
     "before_after": lambda: figures.before_after(BEFORE, AFTER, list(CEILINGS.values())),
     "attention_modes": lambda: figures.attention_modes(
-        STUDY.attention_modes(), ceilings={"bidirectional": CEILINGS["backbones"]}
+        STUDY.drift.modes(), ceilings={"bidirectional": CEILINGS["backbones"]}
     ),
-    "languages": lambda: figures.languages(STUDY.alignment(), CEILINGS["backbones"]),
+    "languages": lambda: figures.languages(STUDY.languages.frame(), CEILINGS["backbones"]),
     "metrics_seen": lambda: figures.metrics_seen(DEMONSTRATION),
-    "models_map": lambda: figures.models_map(STUDY.models_map(), CEILINGS["backbones"]),
-    "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy(), STUDY.drift()),
-    "weight_updates": lambda: figures.weight_updates(STUDY.updates(), STUDY.update_agreement()),
-    "trajectories": lambda: figures.trajectories(STUDY.landscape("points")),
-    "landscape_measures": lambda: figures.landscape_measures(STUDY.landscape()),
-    "drift_by_domain": lambda: figures.drift_by_domain(STUDY.domains()),
+    "models_map": lambda: figures.models_map(STUDY.map.frame(), CEILINGS["backbones"]),
+    "behaviour_and_drift": lambda: figures.behaviour_and_drift(STUDY.policy.frame(), STUDY.drift.frame()),
+    "weight_updates": lambda: figures.weight_updates(STUDY.updates.frame(), STUDY.updates.agreement()),
+    "trajectories": lambda: figures.trajectories(STUDY.landscape.frame("points")),
+    "landscape_measures": lambda: figures.landscape_measures(STUDY.landscape.frame()),
+    "drift_by_domain": lambda: figures.drift_by_domain(STUDY.domains.frame()),
     "recovery": lambda: figures.recovery(BEFORE, AFTER, CEILINGS["after CL"]),
     "rotated_back": lambda: figures.rotated_back(GROUPS),
-    "drift_per_behaviour": lambda: figures.drift_per_behaviour(STUDY.policy(), STUDY.drift()),
+    "drift_per_behaviour": lambda: figures.drift_per_behaviour(STUDY.policy.frame(), STUDY.drift.frame()),
 }
 
 
@@ -105,12 +105,12 @@ def test_text_and_lines_stand_out_from_the_card(colour: str) -> None:
 
 
 def test_layer_axis_names_its_ends() -> None:
-    labels = {t.replace("-\n", "").replace("\n", " ") for t in texts(DRAW["layer_profiles"]())}
+    labels = {t.replace("-\n", "").replace("\n", " ") for t in texts(DRAW["by_layer"]())}
     assert {"embeddings", "final norm"} <= labels
 
 
 def test_every_column_has_the_ceiling_of_its_own_kind() -> None:
-    figure = figures.layer_profiles(GROUPS, "cka", ceilings=CEILINGS, estimators=["reference"])
+    figure = figures.by_layer(GROUPS, "cka", ceilings=CEILINGS, estimators=["reference"])
     labels = [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
     assert [name for name in labels[0] if "ceiling" in name] == [
         "noise ceiling (bfloat16)",
@@ -121,7 +121,7 @@ def test_every_column_has_the_ceiling_of_its_own_kind() -> None:
 
 COMPARING = (
     "layer_heatmaps",
-    "layer_profiles",
+    "by_layer",
     "neighbours",
     "correlation_histograms",
     "rotations",
@@ -161,16 +161,15 @@ def test_forest_leaves_marks_of_a_single_seed_open() -> None:
 
 
 def test_heat_map_shows_the_matrix_the_right_way_round() -> None:
-    class Skewed(book_frames.FakeReport):
-        def _correlation(self) -> list[dict[str, float]]:
-            return [
-                {"layer_a": a, "layer_b": b, "value": v, "low": v, "high": v + 0.002 * a}
-                for a in range(3)
-                for b in range(4)
-                for v in [0.1 * a + 0.01 * b]
-            ]
-
-    figure = figures.layer_heatmaps({"": {("base", "reason"): Skewed(0.9)}}, "correlation")
+    report = book_frames.report(0.9)
+    report.details["grid"] = pd.DataFrame(
+        {"metric": "correlation", "estimator": "reference", "layer_a": a, "layer_b": b}
+        | {"value": v, "low": v, "high": v + 0.002 * a}
+        for a in range(3)
+        for b in range(4)
+        for v in [0.1 * a + 0.01 * b]
+    )
+    figure = figures.layer_heatmaps({"": {("base", "reason"): report}}, "correlation")
     image = np.asarray(figure.axes[0].images[0].get_array())
     assert image.shape == (3, 4)
     assert image[2, 1] == pytest.approx(0.21)
@@ -186,14 +185,14 @@ def test_heat_maps_of_layers_have_no_holes() -> None:
 
 
 def test_differences_of_nothing_are_not_blown_up() -> None:
-    same = {("base", "reason"): book_frames.FakeReport(0.99)}
-    figure = figures.layer_profiles({"": same}, "correlation", estimators=["reference"])
+    same = {("base", "reason"): book_frames.report(0.99)}
+    figure = figures.by_layer({"": same}, "correlation", estimators=["reference"])
     low, high = figure.axes[0].get_ylim()
     assert high - low >= 0.02
 
 
 def test_wide_rotation_keeps_a_thin_diagonal_visible_on_a_small_image() -> None:
-    report = book_frames.FakeReport(0.9)
+    report = book_frames.report(0.9)
     report.rotation = np.eye(1000, dtype=np.float16)
     figure = figures.rotations({"": {("base", "reason"): report}})
     image = np.asarray(figure.axes[0].images[0].get_array())
@@ -203,7 +202,7 @@ def test_wide_rotation_keeps_a_thin_diagonal_visible_on_a_small_image() -> None:
 
 
 def test_the_map_joins_models_kept_in_training_from_the_backbone_to_the_first_seed() -> None:
-    places = STUDY.models_map()
+    places = STUDY.map.frame()
     later = places[places["kind"] == "embedding"].assign(number=1, x=9.0)
     kept = [("reason", "kept", step, 0.3 + step, 0.5, 0.01, 0.02) for step in (8, 2)]
     places = pd.concat([places, later, pd.DataFrame(kept, columns=places.columns)], ignore_index=True)
@@ -213,8 +212,21 @@ def test_the_map_joins_models_kept_in_training_from_the_backbone_to_the_first_se
     wanted = [own["backbone", 36], 2.3, 8.3, own["embedding", 0]]
     np.testing.assert_allclose(path.get_xdata(), wanted)
     assert {"CL 2", "CL 8"} <= texts(axes.figure)
-    before = figures.models_map(STUDY.models_map()).axes[0]
+    before = figures.models_map(STUDY.map.frame()).axes[0]
     assert all(line.get_linestyle() != "--" for line in before.lines)
+
+
+def test_a_role_with_a_dash_in_its_name_is_a_backbone_and_only_a_trained_one_is_dashed() -> None:
+    frame = STUDY.languages.frame()
+    frame["role"] = frame["role"].replace({"sft": "reason-seed1"})
+    axes = figures.languages(frame).axes[0]
+    looks = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in axes.lines}
+    assert looks == {
+        "base": ("-", ROLES["base"]),
+        "reason": ("-", ROLES["reason"]),
+        "reason-seed1": ("-", ROLES["reason-seed1"]),
+        "base-Emb": ("--", ROLES["base"]),
+    }
 
 
 def test_missing_logs_are_said_and_not_drawn() -> None:
@@ -229,7 +241,7 @@ def test_svg_of_a_chapter_is_small_and_its_heat_maps_are_pixels() -> None:
 
 
 def test_marks_of_the_landscape_lie_at_their_values_and_chance_at_its_own() -> None:
-    axes = figures.landscape_measures(STUDY.landscape()).axes[0]
+    axes = figures.landscape_measures(STUDY.landscape.frame()).axes[0]
     bars = {c.get_label(): c.lines[0] for c in axes.containers}
     np.testing.assert_allclose(bars["reason"].get_xdata(orig=False), [0.1, 0.1])
     np.testing.assert_allclose(bars["sft"].get_xdata(orig=False), [0.2, 0.2])
@@ -238,7 +250,7 @@ def test_marks_of_the_landscape_lie_at_their_values_and_chance_at_its_own() -> N
 
 
 def test_overlap_of_updates_is_drawn_relative_to_chance() -> None:
-    axes = figures.weight_updates(STUDY.updates(), STUDY.update_agreement()).axes[3]
+    axes = figures.weight_updates(STUDY.updates.frame(), STUDY.updates.agreement()).axes[3]
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(lines["reason"].get_ydata(), 0.1 / 0.05)
     np.testing.assert_allclose(lines["reason and sft"].get_ydata(), 0.3 / 0.01)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from realign import hrsa
-from realign.display import figures, tables
+from realign.display import figures, tables, verdicts
 from realign.findings import claims
+from realign.hrsa.metrics import ESTIMATORS
 
 TEXTS, TOKENS, WIDTH, LAYERS = 40, 8, 12, 4
 SETTINGS = SimpleNamespace(cka_tokens=320, knn_tokens=320, k=(5, 10), resamples=60, seed=0)
@@ -55,18 +56,18 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     before = {("base", "reason"): compared(0.1, 2), ("base", "sft"): compared(1.0, 3)}
     # One set of reports serves before, after and as the ceiling: this is about shapes, not about CL.
     ceilings = {"another seed": before["base", "reason"]}
-    return book_frames.study(comparisons=lambda kind: before, noise_ceilings=lambda kind: ceilings)
+    return book_frames.study(reports=lambda kind: before, ceilings=lambda kind: ceilings)
 
 
 def test_every_similarity_figure_can_be_drawn(study: Any, tmp_path: Path) -> None:
-    before = after = study.comparisons("backbone")
+    before = after = study.compare.reports("backbone")
     groups = {"backbones": before, "after CL": after}
     limits = {"bfloat16": before["base", "reason"], "another batch size": before["base", "sft"]}
     ceilings = dict.fromkeys(groups, limits)
     drawn = [
         figures.layer_heatmaps(groups, "cka", ceilings=ceilings),
         figures.layer_heatmaps({"": before}, "correlation"),
-        *(figures.layer_profiles(groups, m, ceilings=ceilings) for m in ("cka", "r2", "correlation")),
+        *(figures.by_layer(groups, m, ceilings=ceilings) for m in ("cka", "r2", "correlation")),
         figures.neighbours(groups, ceilings=ceilings),
         figures.correlation_histograms(groups, ceilings=ceilings),
         figures.rotations(groups, ceilings=ceilings),
@@ -81,38 +82,41 @@ def test_every_similarity_figure_can_be_drawn(study: Any, tmp_path: Path) -> Non
 
 def test_every_metric_has_a_value_at_the_last_layer_with_an_interval(study: Any) -> None:
     for metric in ("cka", "knn", "correlation", "r2", "cosine", "inverse_row_entropy", "diagonal_energy"):
-        last = tables.profile(study.comparisons("backbone")["base", "reason"], metric).iloc[-1]
+        last = study.compare.reports("backbone")["base", "reason"].by_layer(metric).iloc[-1]
         assert np.isfinite(last[["value", "low", "high"]].to_numpy(float)).all(), metric
         assert last["low"] <= last["value"] <= last["high"], metric
 
 
 def test_tables_hold_no_missing_number(study: Any) -> None:
-    similarity = tables.similarity_table(study.comparisons("backbone"), study.noise_ceilings("embedding"))
-    assert len(similarity) == 3 * 6
+    similarity = tables.similarities(
+        study.compare.reports("backbone"), study.compare.ceilings("embedding")
+    ).frame
+    assert len(similarity) == 3 * 7
     assert not similarity.isin(["–", "nan"]).any().any()
-    for estimator in tables.ESTIMATORS:
-        probes = tables.probe_table(study.comparisons("backbone"), estimator)
+    assert similarity.notna().all().all()
+    for estimator in ESTIMATORS:
+        probes = tables.probes(study.compare.reports("backbone"), estimator).frame
         assert not probes.isin(["–", "nan"]).any().any()
 
 
 def test_differences_of_two_pairs_have_intervals_and_are_shown_for_every_mode(study: Any) -> None:
-    pairs = study.comparisons("backbone")
-    table = tables.difference_table(pairs).set_index("similarity")
+    pairs = study.compare.reports("backbone")
+    table = tables.differences(pairs).frame.set_index("similarity")
     assert len(table) == len(pairs["base", "reason"].influence)
     value, low, high = map(
         float, re.findall(r"-?[\d.]+", table.loc["debiased CKA, without sinks", "difference"])
     )
     assert 0 < low < value < high  # reason was made with less noise than sft
     swapped = dict(reversed(list(pairs.items())))
-    both = tables.modes_table({"bidirectional": pairs, "causal": swapped})
+    both = tables.modes({"bidirectional": pairs, "causal": swapped}).frame
     assert list(both.columns[1:]) == ["bidirectional", "causal"]
     assert (both["bidirectional"] != both["causal"]).all()
 
 
 def test_verdicts_follow_the_similarities_that_were_put_in(study: Any) -> None:
     judged = claims.claims(study).set_index("claim")
-    assert judged.loc["C2", "evidence"].splitlines()[0].endswith("met")
-    parts = judged.loc["C5", "evidence"].splitlines()
+    assert verdicts.sentences(judged.loc["C2", "evidence"])[0].endswith("met")
+    parts = verdicts.sentences(judged.loc["C5", "evidence"])
     assert parts[0].endswith("met")  # CKA of sft is lower, texts paired
     assert parts[1].endswith("met")  # and so is its k-NN overlap
     assert re.search(r"difference -0\.\d+ \[-0\.\d+, -0\.\d+\]", parts[0])

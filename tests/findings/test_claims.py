@@ -8,31 +8,33 @@ import book_frames
 import numpy as np
 import pandas as pd
 import pytest
-from book_frames import FakeReport, study
+from book_frames import report, study
 
 from realign.book import pages
+from realign.display import verdicts
 from realign.errors import UsageError
 from realign.evaluation import suites
 from realign.findings import claims
+from realign.hrsa import Report
 
 
 def verdict(name: str, **changes: Any) -> str:
     return str(claims.claims(study(**changes), [name])["verdict"].iloc[0])
 
 
-def pairs(reason: float, sft: float = 0.7) -> dict[tuple[str, str], FakeReport]:
-    return {("base", "reason"): FakeReport(reason), ("base", "sft"): FakeReport(sft)}
+def pairs(reason: float, sft: float = 0.7) -> dict[tuple[str, str], Report]:
+    return {("base", "reason"): report(reason), ("base", "sft"): report(sft)}
 
 
 def kinds(backbone: dict[Any, Any], embedding: dict[Any, Any]) -> dict[str, Any]:
-    return {"comparisons": lambda kind: backbone if kind == "backbone" else embedding}
+    return {"reports": {"backbone": backbone, "embedding": embedding}.__getitem__}
 
 
 def test_every_claim_of_the_paper_is_judged_once() -> None:
     frame = claims.claims(study())
     assert frame["claim"].tolist() == [f"C{i}" for i in range(1, 8)]
     assert set(frame["verdict"]) <= {"holds", "does not hold", "inconclusive", "not tested here"}
-    assert (frame["evidence"].str.len() > 20).all()
+    assert all(len(line) > 20 for evidence in frame["evidence"] for line in verdicts.sentences(evidence))
 
 
 @pytest.mark.parametrize(
@@ -75,26 +77,23 @@ def test_global_preservation_needs_geometry_and_readout(similarity: float, expec
 
 
 def test_straddling_interval_is_inconclusive() -> None:
-    report = FakeReport(0.955)  # CKA passes; transfer 0.955 +- 0.01 straddles 0.95
-    assert verdict("C2", **kinds({("base", "reason"): report}, {})) == "inconclusive"
+    close = report(0.955)  # CKA passes; transfer 0.955 +- 0.01 straddles 0.95
+    assert verdict("C2", **kinds({("base", "reason"): close}, {})) == "inconclusive"
 
 
 def test_local_reorganisation_is_irreversible_only_below_the_noise_ceiling() -> None:
     lost = kinds(pairs(0.6), pairs(0.6))
     assert verdict("C3", **lost) == "holds"
     back = kinds(pairs(0.6), pairs(0.995))
-    assert (
-        verdict("C3", **back, noise_ceilings=lambda kind: {"another seed": FakeReport(0.95)})
-        == "does not hold"
-    )
-    assert verdict("C3", **lost, noise_ceilings=lambda kind: {}) == "inconclusive"
+    assert verdict("C3", **back, ceilings=lambda kind: {"another seed": report(0.95)}) == "does not hold"
+    assert verdict("C3", **lost, ceilings=lambda kind: {}) == "inconclusive"
 
 
 def test_prolonged_training_is_not_tested_by_a_short_run() -> None:
     drifted = kinds(pairs(0.5), pairs(0.9))
     assert verdict("C4", **drifted) == "not tested here"
-    long = pd.DataFrame([{"role": "reason", "step": 500, "metric": "cka_mean", "value": 0.5}])
-    assert verdict("C4", **drifted, drift=lambda: long) == "holds"
+    long = pd.DataFrame([{"role": "reason", "step": 500, "metric": "cka", "at": "mean", "value": 0.5}])
+    assert verdict("C4", **drifted, drift=long) == "holds"
 
 
 @pytest.mark.parametrize(
@@ -106,26 +105,22 @@ def test_restructuring_compares_the_two_siblings(sft: float, expected: str) -> N
 
 
 def test_realignment_wants_aligned_but_locally_different_models() -> None:
-    class Local(FakeReport):
-        def _knn(self) -> list[dict[str, Any]]:
-            return FakeReport(0.6)._knn()
-
-    aligned = {("base", "reason"): Local(0.97), ("base", "sft"): Local(0.9)}
+    aligned = {("base", "reason"): report(0.97, 0.6), ("base", "sft"): report(0.9, 0.6)}
     assert verdict("C6", **kinds(pairs(0.9), aligned)) == "holds"
     assert verdict("C6", **kinds(pairs(0.9), pairs(0.97))) == "does not hold"
 
 
 def test_missing_sibling_is_not_tested() -> None:
-    only = {("base", "reason"): FakeReport(0.97)}
+    only = {("base", "reason"): report(0.97)}
     assert verdict("C5", **kinds(only, only)) == "not tested here"
 
 
 def test_mechanism_needs_behaviour_to_move() -> None:
     assert verdict("C7") == "holds"
-    still = study().policy()
+    still = study().policy.frame()
     for column in [c for c in still if c.startswith("accuracy")]:
         still[column] = 0.14
-    assert verdict("C7", policy=lambda: still) == "does not hold"
+    assert verdict("C7", policy=still) == "does not hold"
 
 
 def test_paired_difference_uses_the_texts_that_both_reports_share() -> None:
@@ -134,26 +129,23 @@ def test_paired_difference_uses_the_texts_that_both_reports_share() -> None:
     common = rng.normal(0, 0.02, (book_frames.LAYERS, 40))
     common -= common.mean(axis=1, keepdims=True)
 
-    def report(similarity: float) -> FakeReport:
-        made = FakeReport(similarity)
-        made.meta["influence_layers"] = {"cka": list(range(book_frames.LAYERS))}
-        made.influence = {"cka": common.astype(np.float32)}
-        diagonal = made._cka_diagonal()
-        wide = [row | {"low": row["value"] - 0.3, "high": row["value"] + 0.3} for row in diagonal]
-        made._cka_diagonal = lambda: wide  # type: ignore[method-assign]
+    def wide(similarity: float) -> Report:
+        made = report(similarity, width=0.3)
+        made.meta["influence_layers"] = {"cka:no_sinks": list(range(book_frames.LAYERS))}
+        made.influence = {"cka:no_sinks": common.astype(np.float32)}
         return made
 
-    both = {("base", "reason"): report(0.95), ("base", "sft"): report(0.90)}
+    both = {("base", "reason"): wide(0.95), ("base", "sft"): wide(0.90)}
     part = claims.load()["C5"].parts[0]
-    met, evidence = claims.judge_part(part, study(**kinds(both, both)))
-    assert met == "holds", evidence
+    evidence = claims.judge_part(part, study(**kinds(both, both)))
+    assert evidence.verdict == "holds", evidence
     for made in both.values():
         made.influence = {}
-    assert claims.judge_part(part, study(**kinds(both, both)))[0] == "inconclusive"
+    assert claims.judge_part(part, study(**kinds(both, both))).verdict == "inconclusive"
 
 
 def test_verdict_states_the_numbers_it_rests_on() -> None:
-    text = str(claims.verdict(study(), "C2"))
+    text = str(verdicts.verdict(study(), "C2"))
     assert text.startswith("**C2 (")
     assert "holds" in text
     assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text

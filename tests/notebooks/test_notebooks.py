@@ -12,12 +12,12 @@ from typing import Any
 import jupytext
 import pytest
 
-from realign.findings import claims, gains
-from realign.display import figures, tables
+from realign.display import figures, tables, verdicts
+from realign.findings import claims
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("rq*.py"))
-WORDS_OF_OURS = {"claims": claims, "figures": figures, "gains": gains, "tables": tables}
+WORDS_OF_OURS = {"figures": figures, "tables": tables, "verdicts": verdicts}
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -85,7 +85,7 @@ def test_cells_are_thin(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_everything_called_exists(path: Path) -> None:
-    for module, name in re.findall(r"\b(claims|figures|gains|tables)\.(\w+)\(", path.read_text()):
+    for module, name in re.findall(r"\b(figures|tables|verdicts)\.(\w+)\(", path.read_text()):
         assert callable(getattr(WORDS_OF_OURS[module], name)), f"{module}.{name}"
 
 

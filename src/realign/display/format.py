@@ -1,4 +1,4 @@
-"""How numbers and frames are written on a page."""
+"""How numbers, names and frames are written on a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+
+from realign.findings.similarity import Pair
 
 EMPTY = "–"
 
@@ -66,8 +68,19 @@ def percent(value: float, low: float, high: float) -> str:
     return between(100 * value, 100 * low, 100 * high, 1)
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def pair_name(pair: Pair) -> str:
+    """Write a pair of roles."""
+    return f"{pair[0]} – {pair[1]}"
+
+
+def ceiling_name(name: str) -> str:
+    """Write a noise ceiling's name."""
+    return f"noise ceiling ({name})"
+
+
+def markdown(table: pd.DataFrame | Table) -> str:
     """Write a frame as a Markdown table (pipes escaped), without depending on tabulate."""
+    frame = table.frame if isinstance(table, Table) else table
     rows = [list(frame.columns), *frame.itertuples(index=False)]
     head, *cells = [[str(v).replace("|", "\\|") for v in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]

@@ -1,195 +1,314 @@
-"""Everything a chapter shows as a table, and the numbers that figures and verdicts share.
+"""The tables of the chapters: numbers of :mod:`realign.findings` as text, with intervals, units and rounding.
 
-Functions read the tidy frames of :mod:`realign.study` and :class:`realign.hrsa.Report`; nothing is
-computed from a model here. The tables of scores are made in :mod:`realign.findings.scores`, those of RQ4 in
-:mod:`realign.findings.mechanism`.
+Every function returns a :class:`realign.display.format.Table`, which a notebook shows when it ends a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from realign.display.format import between, number, percent
-from realign.display.format import show as show  # what notebooks end a table with
-from realign.display.metrics import METRICS, influence_title
-from realign.findings.mechanism import drift_table as drift_table  # a chapter's tables are all found here
-from realign.findings.mechanism import landscape_table as landscape_table
-from realign.findings.mechanism import matched_table as matched_table
-from realign.findings.mechanism import policy_table as policy_table
-from realign.findings.mechanism import siblings_table as siblings_table
-from realign.findings.mechanism import updates_table as updates_table
-from realign.findings.scores import deltas as deltas
-from realign.findings.scores import display_scores as display_scores
-from realign.findings.scores import equivalence as equivalence
-from realign.findings.scores import failures as failures
-from realign.findings.scores import reading as reading
-from realign.findings.scores import score_table as score_table
-from realign.findings.scores import task_scores as task_scores
-from realign.findings.scores import type_means as type_means
+from realign.display.format import (
+    EMPTY,
+    Table,
+    between,
+    ceiling_name,
+    number,
+    pair_name,
+    percent,
+    show,
+    signed,
+)
+from realign.findings import mechanism, similarity
+from realign.findings import scores as findings
+from realign.hrsa import METRICS, Report
+from realign.hrsa.metrics import headlines, id_title
 
-ESTIMATORS = ("reference", "paper")
+if TYPE_CHECKING:
+    from realign.study import Study
+    from realign.study.models import Models
+
 F1 = ("macro", "weighted")
+REWARDS = {"verifier": "right or wrong", "random": "a coin"}
+STYLES = {"answer": "the answer", "working": "working, then answer"}
 
 
-# ---------------------------------------------------------------------------- RQ1: training
-def training_summary(logs: pd.DataFrame) -> pd.DataFrame:
+def _intervals(frame: pd.DataFrame, digits: int = 3, value: str = "value") -> list[str]:
+    """Write the columns value, low and high of a frame as one text a row."""
+    rows = frame[[value, "low", "high"]].to_numpy(dtype=float)
+    return [between(middle, low, high, digits) for middle, low, high in rows]
+
+
+# ---------------------------------------------------------------------------- RQ1: scores and training
+def scores(frame: pd.DataFrame, by: str = "suite") -> Table:
+    """Mean scores by 'suite', 'type' or 'task'; ``Δ reason`` is mean ± standard deviation over seeds."""
+    return _scores(findings.score_table(frame, by))
+
+
+def type_means(frame: pd.DataFrame) -> Table:
+    """Mean over the task types of each suite."""
+    return _scores(findings.type_means(frame))
+
+
+def _scores(table: pd.DataFrame) -> Table:
+    shown = pd.DataFrame(index=table.index)
+    for column in table.columns:
+        if column.endswith(" sd"):
+            continue
+        if column.endswith(" delta"):
+            role = column.removesuffix(" delta")
+            pairs = zip(table[column], table[f"{role} sd"], strict=True)
+            shown[f"Δ {role}"] = [signed(d, s) for d, s in pairs]
+        elif column in ("tasks", "types"):
+            if (table[column] > 1).any():
+                shown[column] = table[column].astype(int)
+        else:
+            shown[column] = [number(v, 2) for v in table[column]]
+    return show(shown.reset_index())
+
+
+def failures(frame: pd.DataFrame) -> Table:
+    """Tasks without a score, with the reason."""
+    return show(findings.failures(frame))
+
+
+def equivalence(frame: pd.DataFrame, margin: float) -> Table:
+    """The test of each sibling against base in each suite; ``margin`` is in points."""
+    tests = findings.equivalence(frame, margin)
+    answers = [f"within ±{margin:g}" if yes else "not shown" for yes in tests["equivalent"]]
+    return show(
+        pd.DataFrame(
+            {"suite": tests["suite"], "sibling": tests["sibling"]}
+            | {"difference": _intervals(tests, 2, "delta")}
+            | {"p, no difference": [number(p, 3) for p in tests["p"]]}
+            | {"p, TOST": [number(p, 3) for p in tests["tost_p"]]}
+            | {"equivalent": pd.Series(answers, dtype=object).where(tests["seeds"] > 1, "open: one seed")}
+            | {"tasks": tests["tasks"], "seeds": tests["seeds"]}
+        )
+    )
+
+
+def gains(frame: pd.DataFrame) -> Table:
+    """What contrastive learning adds to each untrained backbone."""
+    table = findings.gains(frame)
+    shown = table[["suite", "role"]].copy()
+    for column in ("untrained", "trained"):
+        shown[column] = [number(v, 2) for v in table[column]]
+    shown["gain [90% interval over seeds]"] = _intervals(table, 2, "gain")
+    pairs = zip(table["better"], table["seeds"], strict=True)
+    shown["seeds above untrained"] = [f"{better} of {seeds}" for better, seeds in pairs]
+    return show(shown)
+
+
+def against_bm25(frame: pd.DataFrame) -> Table:
+    """Trained models against BM25 by task, least word overlap first."""
+    return show(findings.against_bm25(frame).round(1).reset_index())
+
+
+def training(logs: pd.DataFrame) -> Table:
     """Last row of each training run: role, seed, steps, loss, in-batch accuracy, tokens a second."""
     if logs.empty:
-        return pd.DataFrame(columns=["role", "seed", "steps"])
+        return show(pd.DataFrame(columns=["role", "seed", "steps"]))
     last = logs.sort_values("step").groupby(["role", "seed"], as_index=False).tail(1)
     names = {"step": "steps", "loss": "final loss", "accuracy": "in-batch accuracy"}
     columns = [c for c in ["role", "seed", *names, "tokens_per_second"] if c in last]
     shown = last[columns].rename(columns=names).reset_index(drop=True)
-    return shown.round(3).rename(columns={"tokens_per_second": "tokens / s"})
+    return show(shown.round(3).rename(columns={"tokens_per_second": "tokens / s"}))
 
 
-# ---------------------------------------------------------------------------- RQ2-RQ4: similarity
-def profile(report: Any, metric: str, estimator: str = "reference", k: int | None = None) -> pd.DataFrame:
-    """Return one metric of a report by layer: layer, value, low, high (and null where it has one).
+def reading(frame: pd.DataFrame) -> Table:
+    """What the first trained base model read in each task.
+
+    Texts and tokens that an earlier task has read already are not read, and not counted, again.
 
     Args:
-        report: an HRSA report.
-        metric: a name in :data:`METRICS`.
-        estimator: 'reference' or 'paper'. Of CKA the reference reading leaves out sink tokens; of k-NN
-            overlap it is the chance-corrected one, and the paper's is the Jaccard index.
-        k: neighbours, for 'knn'; None takes the middle one that was computed.
+        frame: of ``study.evaluate.reading()``.
     """
-    columns = ["layer", "value", "low", "high", "null"]
-    if metric == "correlation":
-        frame = report.frame("correlation_diagonal")
-    elif metric == "cka":
-        frame = _estimator(report.frame("cka_diagonal"), estimator)
-        variant = "no_sinks" if estimator == "reference" and "no_sinks" in set(frame["variant"]) else "all"
-        frame = frame[frame["variant"] == variant]
-    elif metric == "knn":
-        frame = _estimator(report.frame("knn"), estimator)
-        ks = sorted(set(frame["k"]))
-        frame = frame[frame["k"] == (k if k is not None else ks[len(ks) // 2])]
-        if estimator == "reference":
-            frame = frame.assign(value=frame["corrected"], null=0.0)
-        else:  # chance is known for the overlap fraction, not for the Jaccard index
-            frame = frame.assign(value=frame["jaccard"])
-    else:
-        frame = _estimator(report.frame("procrustes"), estimator).query("quantity == @metric")
-    frame = frame.sort_values("layer").reset_index(drop=True)
-    for column in columns:
-        if column not in frame:
-            frame[column] = np.nan
-    return frame[columns]
-
-
-def map_distance(report: Any) -> dict[str, float]:
-    """Distance of a report's two models as on the map of models: mean angle of debiased CKA over six layers.
-
-    Returns:
-        value, low and high in radians.
-    """
-    frame = (
-        _estimator(report.frame("cka_diagonal"), "reference").query("variant == 'all'").sort_values("layer")
+    mine = frame[(frame["model"] == "emb") & (frame["role"] == "base")]
+    mine = mine[mine["seed"] == mine["seed"].min()]
+    cut = mine["truncated"] / mine["texts"].clip(lower=1)
+    return show(
+        pd.DataFrame(
+            {
+                "task": mine["task"],
+                "instruction": mine["instruction"],
+                "texts": mine["texts"].astype(int),
+                "cut off %": [number(100 * part, 0) for part in cut],
+                "empty": mine["empty"].astype(int),
+                "tokens": mine["tokens"].astype(int),
+                "seconds": [number(seconds, 1) for seconds in mine["seconds"]],
+                "of which encoding": [number(seconds, 1) for seconds in mine["encode_seconds"]],
+                "dtype": mine["dtype"],
+            }
+        )
     )
-    chosen = frame.iloc[np.linspace(0, len(frame) - 1, 6).round().astype(int)]
-    angle = np.arccos(chosen[["value", "low", "high"]].clip(-1, 1)).mean()
-    return {"value": angle["value"], "low": angle["high"], "high": angle["low"]}
 
 
-def _estimator(frame: pd.DataFrame, estimator: str) -> pd.DataFrame:
-    """Rows of an estimator; a quantity that only one estimator has is the same for both."""
-    mine = frame[frame["estimator"] == estimator]
-    return frame if mine.empty else mine
-
-
-def similarity_table(
-    reports: Mapping[tuple[str, str], Any], ceilings: Mapping[str, Any] | None = None, k: int | None = None
-) -> pd.DataFrame:
-    """Similarity of each pair and noise ceiling, with 95% intervals over texts: both estimators."""
+# ---------------------------------------------------------------------------- RQ2, RQ3: similarity
+def similarities(reports: similarity.Reports, ceilings: Mapping[str, Report] | None = None) -> Table:
+    """Similarity of each pair and noise ceiling by metric, with 95% intervals over texts: both estimators."""
     named = {pair_name(pair): report for pair, report in reports.items()}
-    named |= {f"noise ceiling ({name})": report for name, report in (ceilings or {}).items()}
-    rows = []
-    for name, report in named.items():
-        for metric in ("cka", "knn", "correlation", "r2", "inverse_row_entropy", "diagonal_energy"):
-            reference, paper = (profile(report, metric, estimator, k) for estimator in ESTIMATORS)
-            mean, last, in_sample = reference.mean(), reference.iloc[-1], paper.mean()
-            rows.append(
-                {"pair": name, "metric": METRICS[metric]}
-                | {"mean over layers": between(mean["value"], mean["low"], mean["high"])}
-                | {"last layer": between(last["value"], last["low"], last["high"])}
-                | {"paper estimator, mean": between(in_sample["value"], in_sample["low"], in_sample["high"])}
-            )
-    return pd.DataFrame(rows)
+    named |= {ceiling_name(name): report for name, report in (ceilings or {}).items()}
+    rows = similarity.similarity(named)
+    rows = rows.assign(text=_intervals(rows))
+    table = rows.pivot(index=["models", "metric"], columns=["estimator", "at"], values="text")
+    table = table.reindex(pd.MultiIndex.from_frame(rows[["models", "metric"]].drop_duplicates()))
+    return show(
+        pd.DataFrame(
+            {
+                "pair": table.index.get_level_values("models"),
+                "metric": [METRICS[m].title for m in table.index.get_level_values("metric")],
+                "mean over layers": table["reference", "mean"].to_numpy(),
+                "last layer": table["reference", "last"].to_numpy(),
+                "paper estimator, mean": table["paper", "mean"].to_numpy(),
+            }
+        )
+    )
 
 
-def difference_table(reports: Mapping[tuple[str, str], Any]) -> pd.DataFrame:
-    """Similarity of the first pair minus that of the second, mean over layers, texts paired.
+def differences(reports: similarity.Reports) -> Table:
+    """Similarity of the first pair minus that of the second, mean over layers, texts paired."""
+    return show(_differences(reports).rename_axis("similarity").reset_index())
 
-    Above 0: the first pair is more alike. The interval is of the difference itself, so what both pairs
-    share in a text cancels; p is two-sided.
 
-    Raises:
-        ValueError: the two reports have read different tokens.
-    """
-    from realign import hrsa
-
-    columns = ["similarity", "difference", "p"]
+def _differences(reports: similarity.Reports) -> pd.DataFrame:
+    """Difference and p as text, by metric."""
     if len(reports) < 2:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=["difference", "p"])
     first, second = list(reports.values())[:2]
-    rows = []
-    for metric in first.influence:
-        found = hrsa.difference(first, second, metric)
-        difference = between(found["value"], found["low"], found["high"], 4)
-        rows.append((influence_title(metric), difference, number(found["p"], 4)))
-    return pd.DataFrame(rows, columns=columns)
+    rows = similarity.differences(first, second)
+    texts = {"difference": _intervals(rows, 4), "p": [number(p, 4) for p in rows["p"]]}
+    return pd.DataFrame(texts, index=[id_title(metric) for metric in rows["metric"]])
 
 
-def modes_table(modes: Mapping[str, Mapping[tuple[str, str], Any]]) -> pd.DataFrame:
+def modes(each: Mapping[str, similarity.Reports]) -> Table:
     """The same differences under every attention mode, one column a mode.
 
     Args:
-        modes: of ``study.attention_modes()``.
+        each: of ``study.drift.modes()``.
     """
-    each = {mode: difference_table(reports).set_index("similarity") for mode, reports in modes.items()}
-    table = pd.DataFrame({mode: frame["difference"] for mode, frame in each.items()})
-    return table.rename_axis("first pair − second pair").reset_index()
+    table = pd.DataFrame({mode: _differences(reports)["difference"] for mode, reports in each.items()})
+    return show(table.rename_axis("first pair − second pair").reset_index())
 
 
-def probe_table(reports: Mapping[tuple[str, str], Any], estimator: str = "reference") -> pd.DataFrame:
+def probes(reports: similarity.Reports, estimator: str = "reference") -> Table:
     """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
-    rows = []
-    for (a, b), report in reports.items():
-        frame = report.frame("probe" if estimator == "reference" else "probe_paper")
-        for _, row in frame.iterrows():
-            rows.append(
-                {"pair": pair_name((a, b)), "probe": direction(row["direction"], a, b)}
-                | {"scaler": row["scaler"]}
-                | {"accuracy %": percent(row["accuracy"], row["low"], row["high"])}
-                | {f"{a} F1 %": percent(*(row[f"{a}_f1{end}"] for end in ("", "_low", "_high"))) for a in F1}
-                | {"majority class %": number(100 * row["majority"], 1)}
-            )
-    return pd.DataFrame(rows)
+    rows = similarity.probes(reports, estimator)
+    shown = {"pair": [pair_name(pair) for pair in zip(rows["a"], rows["b"], strict=True)]}
+    shown["probe"] = rows["source"] + " → " + rows["target"]
+    shown["scaler"] = rows["scaler"]
+    columns = {"accuracy %": ("accuracy", "low", "high")}
+    columns |= {f"{f1} F1 %": (f"{f1}_f1", f"{f1}_f1_low", f"{f1}_f1_high") for f1 in F1}
+    for title, names in columns.items():
+        shown[title] = [percent(*row) for row in rows[list(names)].to_numpy()]
+    shown["majority class %"] = [number(100 * value, 1) for value in rows["majority"]]
+    return show(pd.DataFrame(shown))
 
 
-def direction(code: str, a: str, b: str) -> str:
-    """Write a probe's direction ('a->b') with the names of the two models."""
-    source, target = code.split("->")
-    names = {"a": a, "b": b}
-    return f"{names[source]} → {names[target]}"
+# ---------------------------------------------------------------------------- RQ4: tuning
+def siblings(models: Models) -> Table:
+    """How each followed role was tuned: a sibling that others tuned has a source and nothing more."""
+    rows = mechanism.siblings(models)
+    tuned_here = "tuned by others: " + rows["source"]
+    return show(
+        pd.DataFrame(
+            {
+                "role": rows["role"],
+                "method": rows["method"].str.upper().fillna(tuned_here),
+                "reward": rows["reward"].map(REWARDS),
+                "steps": rows["steps"],
+                "problems a step": rows["problems"],
+                "answers a problem": rows["answers"],
+                "a completion is": rows["style"].map(STYLES),
+                "seed": rows["seed"],
+            },
+            dtype=object,
+        ).fillna(EMPTY)
+    )
 
 
-def pair_name(pair: tuple[str, str]) -> str:
-    """Return how a pair of roles is written everywhere."""
-    return f"{pair[0]} – {pair[1]}"
+def policy(frame: pd.DataFrame) -> Table:
+    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token.
+
+    Step 0 is the base; a sibling tuned in another style has a step 0 of its own, the base asked in that style.
+    """
+    frame = frame.sort_values(["role", "step"], ignore_index=True)
+    return show(
+        pd.DataFrame(
+            {"role": frame["role"], "step": frame["step"].astype(int)}
+            | {f"{mode} accuracy %": _accuracy(frame, mode) for mode in ("greedy", "sampled")}
+            | {"entropy": [number(value, 3) for value in frame["entropy"]]}
+            | {"KL to base": [number(value, 4) for value in frame["kl"]]}
+            | {"n": frame["n"].astype(int)}
+        )
+    )
+
+
+def _accuracy(frame: pd.DataFrame, mode: str) -> list[str]:
+    names = [f"accuracy_{mode}{end}" for end in ("", "_low", "_high")]
+    return [percent(*row) for row in frame.reindex(columns=names).to_numpy(dtype=float)]
+
+
+def _headline(frame: pd.DataFrame) -> pd.DataFrame:
+    """The headline similarities as text: a row a checkpoint (role, step), a column a metric."""
+    rows = frame.assign(text=_intervals(frame))
+    table = rows.pivot(index=["role", "step"], columns=["metric", "at"], values="text").sort_index()
+    table = table[headlines(frame)]
+    return table.set_axis([id_title(*column) for column in table.columns], axis="columns")
+
+
+def drift(frame: pd.DataFrame) -> Table:
+    """Similarity to base of each checkpoint, with 95% intervals: the headline metrics as columns."""
+    return show(_headline(frame).reset_index())
+
+
+def matched(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> Table:
+    """Roles compared at the end, after equal steps and at equal accuracy (:func:`mechanism.matched`)."""
+    rows = mechanism.matched(policy, drift, role)
+    if rows.empty:
+        return show(rows)
+    shown = pd.DataFrame(
+        {"matched on": rows["matched"], "role": rows["role"], "step": rows["step"].astype(int)}
+        | {"greedy accuracy %": _accuracy(rows, "greedy"), "KL to base": [number(v, 3) for v in rows["kl"]]}
+    )
+    shown = shown.join(_headline(drift), on=["role", "step"])
+    return show(shown.assign(**{"(1 − CKA) / KL": [number(v, 4) for v in rows["moved"]]}))
+
+
+def updates(frame: pd.DataFrame) -> Table:
+    """Median over matrices, with the middle half: size, effective rank, entries moved, overlap with the base."""
+
+    def shown(column: str, digits: int, scale: float = 1) -> list[str]:
+        rows = mechanism.quartiles(frame.assign(**{column: scale * frame[column]}), "role", column)
+        return _intervals(rows, digits)
+
+    chance = mechanism.quartiles(frame, "role", "base_left_chance")
+    return show(
+        pd.DataFrame(
+            {"role": chance["role"], "update / weight": shown("size", 4), "effective rank": shown("rank", 2)}
+            | {"moved in bfloat16 %": shown("moved", 1, 100)}
+            | {"output directions in the base's": shown("base_left", 3)}
+            | {"chance": [number(value, 3) for value in chance["value"]]}
+        )
+    )
+
+
+def landscape(measures: pd.DataFrame) -> Table:
+    """Landscape and trajectories with 95% intervals, and the base against itself."""
+    rows = measures.assign(text=_intervals(measures), base=[number(v, 3) for v in measures["null"]])
+    table = rows.pivot_table(
+        index=["domain", "measure", "base"], columns="role", values="text", aggfunc="first", sort=False
+    )
+    return show(table.rename_axis(columns=None).reset_index().rename(columns={"base": "base against itself"}))
 
 
 # ---------------------------------------------------------------------------- provenance
-def provenance(study: Any) -> pd.DataFrame:
+def provenance(study: Study) -> Table:
     """What the cells above have read: one row an artifact, with how and when it was computed."""
     frame = study.provenance()
     if frame.empty:
-        return frame
-    return frame.assign(seconds=frame["seconds"].round(1)).sort_values(
-        ["stage", "artifact"], ignore_index=True
-    )
+        return show(frame)
+    frame = frame.assign(seconds=frame["seconds"].round(1))
+    return show(frame.sort_values(["stage", "artifact"], ignore_index=True))

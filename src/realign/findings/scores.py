@@ -1,8 +1,7 @@
-"""RQ1 in numbers: means of scores, paired differences to base, and whether they are nothing.
+"""RQ1 in numbers: mean scores, paired differences to base, their equivalence, and what training added.
 
-Functions read the frame of ``study.scores()``; :mod:`realign.display.tables` hands them to the chapters.
-``display_scores`` turns a numeric frame into the strings that a page shows, so that tests and verdicts
-work on numbers and readers see units, signs and rounding.
+Functions read the frame of ``study.evaluate.scores()`` and return numbers in score points (0-100);
+:mod:`realign.display.tables` turns them into text.
 """
 
 from __future__ import annotations
@@ -13,8 +12,16 @@ import numpy as np
 import pandas as pd
 
 from realign import stats
-from realign.display.format import between, number, signed
-from realign.evaluation import yardstick
+
+KEYS = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}
+"""What a table by suite, type or task is grouped by."""
+BASELINES = {
+    "untrained": "untrained base",
+    "bm25": "BM25",
+    "yardstick": "all-MiniLM-L6-v2",
+    "random": "random vectors",
+}
+"""Names of the models that are no trained siblings, by their value in the column ``model``."""
 
 
 def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -28,6 +35,7 @@ def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return filled.groupby(keys)["score"].mean(skipna=False).reset_index()
 
 
+# ---------------------------------------------------------------------------- differences to base
 def _differences(scores: pd.DataFrame) -> pd.DataFrame:
     """Return sibling minus base of trained models: one row a role, suite, type and task, one column a seed."""
     trained = task_scores(scores).query("model == 'emb'")
@@ -43,7 +51,7 @@ def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.Da
     """Paired differences to ``base`` after training with the same seed.
 
     Args:
-        scores: the frame of ``study.scores()``.
+        scores: the frame of ``study.evaluate.scores()``.
         by: 'task', 'type' or 'suite': what is averaged (tasks with equal weight).
         level: of the interval, for new tasks and new seeds where there are several of both
             (:func:`realign.stats.hierarchical_interval`), else for new seeds.
@@ -53,7 +61,7 @@ def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.Da
         points. A single seed leaves sd and the interval NaN: the variance of training is then
         unidentified. A failed task leaves everything NaN that it is part of.
     """
-    keys = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}[by]
+    keys = KEYS[by]
     rows = []
     table = _differences(scores)
     for place, part in table.groupby(level=["role", *keys], sort=False) if not table.empty else ():
@@ -71,69 +79,40 @@ def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.Da
 
 
 def equivalence(scores: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Test each sibling against ``base`` in each suite (:func:`realign.stats.delta_table`), as text.
+    """Test each sibling against ``base`` in each suite (:func:`realign.stats.paired`).
 
     Args:
-        scores: the frame of ``study.scores()``.
+        scores: the frame of ``study.evaluate.scores()``.
         margin: equivalence margin in points.
 
     Returns:
-        Suite ('all' is every task), sibling, difference with its 90% interval, p of "no difference",
-        p of "at least the margin apart" (TOST), the answer, tasks and seeds. A suite with a failed task
-        is left to the table of failures, and so is 'all'.
+        Frame with suite ('all' is every task), sibling, delta, low and high (90%), p of "no difference",
+        tost_p of "at least the margin apart", equivalent, tasks and seeds. A suite with a failed task is
+        left out, and so is then 'all'.
     """
     trained = task_scores(scores).query("model == 'emb'")
-    whole = trained.groupby("suite")["score"].transform(lambda s: s.notna().all())
-    if not whole.any() or set(trained["role"]) <= {"base"}:
-        return pd.DataFrame(columns=["suite", "sibling", "difference"])
-    found = stats.delta_table(trained[whole], margin=margin)
+    siblings = [role for role in pd.unique(trained["role"]) if role not in ("", "base")]
     rows = []
-    for row in found[(found["group"] != "all") | bool(whole.all())].itertuples():
-        answer = f"within ±{margin:g}" if row.equivalent else "not shown"
-        rows.append(
-            {"suite": row.group, "sibling": row.b, "difference": between(row.delta, row.low90, row.high90, 2)}
-            | {"p, no difference": number(row.p, 3), "p, TOST": number(row.tost_p, 3)}
-            | {
-                "equivalent": answer if row.seeds > 1 else "open: one seed",
-                "tasks": row.n,
-                "seeds": row.seeds,
-            }
-        )
-    return pd.DataFrame(rows)
+    for suite, part in [("all", trained), *trained.groupby("suite", sort=False)]:
+        roles = set(part["role"])
+        if part["score"].isna().any() or "base" not in roles:
+            continue
+        for sibling in (role for role in siblings if role in roles):
+            test = stats.paired(part, "base", sibling, margin)
+            rows.append(
+                {"suite": suite, "sibling": sibling, "delta": test.delta}
+                | {"low": test.low90, "high": test.high90, "p": test.p, "tost_p": test.tost_p}
+                | {"equivalent": test.equivalent, "tasks": test.n, "seeds": test.seeds}
+            )
+    columns = ["suite", "sibling", "delta", "low", "high", "p", "tost_p", "equivalent", "tasks", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
+# ---------------------------------------------------------------------------- mean scores
 def failures(scores: pd.DataFrame) -> pd.DataFrame:
     """List tasks without a score: model, role, seed, suite, task and the reason."""
     failed = scores[scores["score"].isna()]
     return failed[["model", "role", "seed", "suite", "task", "error"]].reset_index(drop=True)
-
-
-def reading(read: pd.DataFrame) -> pd.DataFrame:
-    """What one trained model read: instruction, texts, share cut off, empty texts, tokens, seconds.
-
-    Args:
-        read: the frame of ``study.reading()``.
-
-    Returns:
-        One row a task of the first trained base model, as text. Texts and tokens that an earlier task
-        has read already are not read, and not counted, again.
-    """
-    mine = read[(read["model"] == "emb") & (read["role"] == "base")]
-    mine = mine[mine["seed"] == mine["seed"].min()]
-    cut = mine["truncated"] / mine["texts"].clip(lower=1)
-    return pd.DataFrame(
-        {
-            "task": mine["task"],
-            "instruction": mine["instruction"],
-            "texts": mine["texts"].astype(int),
-            "cut off %": [number(100 * share, 0) for share in cut],
-            "empty": mine["empty"].astype(int),
-            "tokens": mine["tokens"].astype(int),
-            "seconds": [number(seconds, 1) for seconds in mine["seconds"]],
-            "of which encoding": [number(seconds, 1) for seconds in mine["encode_seconds"]],
-            "dtype": mine["dtype"],
-        }
-    )
 
 
 def score_table(scores: pd.DataFrame, by: str = "suite") -> pd.DataFrame:
@@ -142,26 +121,29 @@ def score_table(scores: pd.DataFrame, by: str = "suite") -> pd.DataFrame:
     Returns:
         Numeric frame indexed by ``by``; for each sibling also "delta" and "sd" columns (over seeds).
     """
-    keys = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}[by]
+    keys = KEYS[by]
     each = task_scores(scores)
-    trained = (
-        each.query("model == 'emb'").groupby([*keys, "role"])["score"].mean(skipna=False).unstack("role")
-    )
+    trained = each.query("model == 'emb'").groupby([*keys, "role"])["score"].mean(skipna=False)
+    means = trained.unstack("role")
     table = pd.DataFrame({"tasks": each.groupby(keys)["task"].nunique()})
-    if "base" in trained:
-        table["base"] = trained["base"]
+    if "base" in means:
+        table["base"] = means["base"]
     change = deltas(scores, by).set_index(keys)
-    for role in [r for r in trained.columns if r != "base"]:
+    for role in [r for r in means.columns if r != "base"]:
         mine = change[change["role"] == role]
-        table[role] = trained[role]
+        table[role] = means[role]
         table[f"{role} delta"], table[f"{role} sd"] = mine["delta"], mine["sd"]
-    for label, rows in _baselines(each).items():
+    for model, name in BASELINES.items():
+        rows = each[each["model"] == model]
+        if model == "untrained":
+            rows = rows[rows["role"] == "base"]
+        if rows.empty:
+            continue
         groups = rows.groupby(keys)
         covered = groups["task"].nunique().reindex(table.index)
         # A mean over fewer tasks would mislead beside the others.
-        table[label] = (
-            groups["score"].mean(skipna=False).reindex(table.index).where(covered == table["tasks"])
-        )
+        mean = groups["score"].mean(skipna=False).reindex(table.index)
+        table[name] = mean.where(covered == table["tasks"])
     return table
 
 
@@ -178,27 +160,42 @@ def type_means(scores: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _baselines(each: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    untrained = each[(each["model"] == "untrained") & (each["role"] == "base")]
-    parts = {"untrained base": untrained, "BM25": each[each["model"] == "bm25"]}
-    parts[yardstick.NAME] = each[each["model"] == "yardstick"]
-    parts["random vectors"] = each[each["model"] == "random"]
-    return {label: rows for label, rows in parts.items() if not rows.empty}
+# ---------------------------------------------------------------------------- what training added
+def gains(scores: pd.DataFrame, level: float = 0.90) -> pd.DataFrame:
+    """What contrastive learning adds: each trained role against its own untrained backbone, by suite.
 
-
-def display_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Return :func:`score_table` as text: ``Δ reason`` is mean ± standard deviation over seeds."""
-    shown = pd.DataFrame(index=table.index)
-    for column in table.columns:
-        if column.endswith(" sd"):
+    Returns:
+        Frame with suite, role, untrained, trained, gain, low, high (interval of the gain over seeds, NaN
+        with one seed), seeds, better (seeds whose model scores higher). Scores are means over tasks.
+    """
+    each = task_scores(scores)
+    means = each.groupby(["model", "role", "seed", "suite"])["score"].mean(skipna=False)
+    rows = []
+    for (role, suite), group in means.get("emb", means.iloc[:0]).groupby(level=["role", "suite"]):
+        if ("untrained", role, -1, suite) not in means.index:
             continue
-        if column.endswith(" delta"):
-            role = column.removesuffix(" delta")
-            pairs = zip(table[column], table[f"{role} sd"], strict=True)
-            shown[f"Δ {role}"] = [signed(d, s) for d, s in pairs]
-        elif column in ("tasks", "types"):
-            if (table[column] > 1).any():
-                shown[column] = table[column].astype(int)
-        else:
-            shown[column] = [number(v, 2) for v in table[column]]
-    return shown.reset_index()
+        before = float(means.loc[("untrained", role, -1, suite)])
+        gain = group.to_numpy() - before
+        low, high = stats.t_interval(gain, level)
+        rows.append(
+            {"suite": suite, "role": role, "untrained": before, "trained": float(group.mean(skipna=False))}
+            | {"gain": float(gain.mean()), "low": low, "high": high}
+            | {"seeds": len(gain), "better": int((gain > 0).sum())}
+        )
+    columns = ["suite", "role", "untrained", "trained", "gain", "low", "high", "seeds", "better"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["suite", "role"], ignore_index=True)
+
+
+def against_bm25(scores: pd.DataFrame) -> pd.DataFrame:
+    """Trained models against BM25, tasks with the least word overlap first.
+
+    BM25 counts shared words and nothing else, so its score says how far shared words lead in a task.
+
+    Returns:
+        Frame indexed by task with BM25 and the mean of each trained role over seeds, sorted by BM25.
+    """
+    each = task_scores(scores)
+    bm25 = each[each["model"] == "bm25"].set_index("task")["score"].rename(BASELINES["bm25"])
+    trained = each[each["model"] == "emb"].groupby(["task", "role"])["score"].mean(skipna=False)
+    table = pd.concat([bm25, trained.unstack("role")], axis=1, join="inner")
+    return table.sort_values(bm25.name).rename_axis("task")

@@ -7,16 +7,8 @@ band. Figures are made without pyplot, so a
 notebook shows each once and nothing is kept in memory; the SVG of the same numbers is the same bytes.
 """
 
-from realign.display.figures.factors import attention_modes, languages, metrics_seen, models_map
-from realign.display.figures.landscape import (
-    drift_by_domain,
-    landscape_measures,
-    recovery,
-    rotated_back,
-    trajectories,
-    weight_updates,
-)
-from realign.display.figures.mechanism import behaviour_and_drift, drift_per_behaviour
+from realign.display.figures.dimensions import correlation_histograms, probes, rotated_back, rotations, sinks
+from realign.display.figures.overview import metrics_seen, models_map
 from realign.display.figures.scores import (
     forest,
     score_dots,
@@ -25,21 +17,29 @@ from realign.display.figures.scores import (
     tuning_curves,
 )
 from realign.display.figures.similarity import (
+    attention_modes,
     before_after,
-    correlation_histograms,
+    by_layer,
+    languages,
     layer_heatmaps,
-    layer_profiles,
     neighbours,
-    probes,
-    rotations,
-    sinks,
+    recovery,
 )
 from realign.display.figures.style import setup, style
+from realign.display.figures.tuning import (
+    behaviour_and_drift,
+    drift_by_domain,
+    drift_per_behaviour,
+    landscape_measures,
+    trajectories,
+    weight_updates,
+)
 
 __all__ = [
     "attention_modes",
     "before_after",
     "behaviour_and_drift",
+    "by_layer",
     "correlation_histograms",
     "drift_by_domain",
     "drift_per_behaviour",
@@ -47,7 +47,6 @@ __all__ = [
     "landscape_measures",
     "languages",
     "layer_heatmaps",
-    "layer_profiles",
     "metrics_seen",
     "models_map",
     "neighbours",

@@ -9,15 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realign.display import tables
 from realign.display.figures.style import CARD, GREY, colour, empty, grid_of, legend, line, styled
-from realign.evaluation import yardstick
+from realign.findings import scores as findings
 
 
 @styled
 def forest(scores: pd.DataFrame, margin: float) -> Figure:
     """Paired deltas to base by task and suite, 90% intervals, inside or outside the margin."""
-    tasks, suites = tables.deltas(scores, "task"), tables.deltas(scores, "suite")
+    tasks, suites = findings.deltas(scores, "task"), findings.deltas(scores, "suite")
     if suites.empty:
         return empty("no trained sibling to compare with base")
     rows = [(s, t) for s in dict.fromkeys(suites["suite"]) for t in [*_tasks(tasks, s), None]]
@@ -59,12 +58,11 @@ def _whisker(axes: Axes, row: pd.Series, y: float, colour: str, *, heavy: bool, 
 @styled
 def score_dots(scores: pd.DataFrame) -> Figure:
     """Mean score of every model by suite: trained roles (one dot a seed) and the baselines below them."""
-    each = tables.task_scores(scores)
+    each = findings.task_scores(scores)
     suites = list(dict.fromkeys(each["suite"]))
     figure, grid = grid_of(1, len(suites), (max(2.6, 7.6 / len(suites)), 2.7), sharey=True)
     means = each.groupby(["model", "role", "seed", "suite"], as_index=False)["score"].mean()
-    label = {"emb": "{}-Emb", "untrained": "{}, untrained", "yardstick": yardstick.NAME, "bm25": "BM25"}
-    label["random"] = "random vectors"
+    label = {"emb": "{}-Emb", **findings.BASELINES, "untrained": "{}, untrained"}
     kinds = list(dict.fromkeys(zip(means["model"], means["role"], strict=True)))
     kinds.sort(key=lambda kind: (list(label).index(kind[0]), kind[1]))
     for axes, suite in zip(grid[0], suites, strict=True):

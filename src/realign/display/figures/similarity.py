@@ -1,21 +1,15 @@
-"""RQ2 and RQ3: similarity of two models, layer by layer, before and after contrastive learning."""
+"""Similarity of two models by layer: of backbones, after contrastive learning, by attention mode and language."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from realign.display import tables
 from realign.display.figures.style import (
-    CEILING_LINES,
     GREY,
-    Ceilings,
-    Reports,
     ceiling_bands,
-    ceiling_name,
     ceiling_steps,
     colour,
     errorbar,
@@ -26,15 +20,18 @@ from realign.display.figures.style import (
     line,
     styled,
 )
-from realign.display.format import between
-from realign.display.metrics import METRICS
+from realign.display.format import between, pair_name
+from realign.findings.similarity import Ceilings, Reports, by_layer_ids, headline
+from realign.hrsa import METRICS, Report
+from realign.hrsa.metrics import ESTIMATORS, id_title
+from realign.hrsa.rows import split_id
 
 
 @styled
 def layer_heatmaps(
     groups: Mapping[str, Reports], metric: str = "cka", *, ceilings: Ceilings | None = None
 ) -> Figure:
-    """Similarity of every layer of one model with every layer of the other.
+    """Similarity of every layer of one model with every layer of the other: a row for each estimator.
 
     Below each map stand the mean of its diagonal with its 95% interval, the first noise ceiling's, and how
     far the intervals of single cells reach: the middle one of them, and the widest.
@@ -42,22 +39,21 @@ def layer_heatmaps(
     Args:
         groups: reports by what they are ('backbones', 'after contrastive learning'); a column for each
             pair of each group.
-        metric: 'cka' (a row for each estimator) or 'correlation' (one definition, one row).
+        metric: one that reports hold for all layer pairs: 'cka' or 'correlation'.
         ceilings: noise ceilings by group.
     """
     panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
-    rows = ["reference", "paper"] if metric == "cka" else [""]
+    rows = _estimators(metric)
     narrow = len(panels) > 2
     figure, grid = grid_of(len(rows), len(panels), (max(2.2, 8 / len(panels)), 3.0 if narrow else 2.9))
     image = None
     for i, estimator in enumerate(rows):
         for j, (group, pair, report) in enumerate(panels):
-            axes, frame = grid[i, j], report.frame(metric)
-            if estimator:
-                frame = frame[frame["estimator"] == estimator]
+            axes, frame = grid[i, j], report.grid(metric, estimator)
             matrix = frame.pivot_table(index="layer_a", columns="layer_b", values="value").to_numpy()
             image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, origin="lower", rasterized=True)
-            axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair), estimator])), fontsize=8.5)
+            title = [group, pair_name(pair), estimator if len(rows) > 1 else ""]
+            axes.set_title("\n".join(filter(None, title)), fontsize=8.5)
             under = [f"layer of {pair[1]}", f"diagonal {_diagonal(report, metric, estimator)}"]
             for ceiling in list((ceilings or {}).get(group, {}).values())[:1]:
                 under.append(f"ceiling {_diagonal(ceiling, metric, estimator)}")
@@ -69,46 +65,46 @@ def layer_heatmaps(
                 axes.xaxis.label.set_fontsize(7)
                 axes.tick_params(labelsize=7, labelleft=j == 0)
     if image is not None:
-        figure.colorbar(image, ax=grid, shrink=0.7, label=METRICS[metric], extend="min")
+        figure.colorbar(image, ax=grid, shrink=0.7, label=METRICS[metric].title, extend="min")
     return figure
 
 
-def _diagonal(report: Any, metric: str, estimator: str) -> str:
+def _estimators(metric: str) -> list[str]:
+    """The estimators of a metric, ours first."""
+    return [estimator for estimator in ESTIMATORS if estimator in METRICS[metric].estimators]
+
+
+def _diagonal(report: Report, metric: str, estimator: str) -> str:
     """Mean over matching layers, all tokens, with its interval."""
-    frame = report.frame(f"{metric}_diagonal")
-    if estimator:
-        frame = frame[(frame["estimator"] == estimator) & (frame["variant"] == "all")]
-    return between(*frame[["value", "low", "high"]].mean())
+    return between(*report.by_layer(metric, estimator, variant="")[["value", "low", "high"]].mean())
 
 
 @styled
-def layer_profiles(
+def by_layer(
     groups: Mapping[str, Reports],
     metric: str,
     *,
     ceilings: Ceilings | None = None,
-    estimators: Sequence[str] = tables.ESTIMATORS,
-    k: int | None = None,
+    estimators: Sequence[str] = (),
 ) -> Figure:
     """One metric layer by layer with its interval: a row an estimator, a column a group.
 
     Args:
         groups: reports by what they are; a line for each pair.
-        metric: a name in :data:`realign.display.metrics.METRICS`.
+        metric: a name in :data:`realign.hrsa.METRICS`.
         ceilings: noise ceilings by group, bands in that group's column.
-        estimators: which rows, of 'reference' and 'paper'.
-        k: neighbours for 'knn'.
+        estimators: which rows, of 'reference' and 'paper'; empty: those that the metric has.
     """
-    figure, grid = grid_of(len(estimators), len(groups), (7.8 / max(1, len(groups)), 2.5), sharey="row")
-    for i, estimator in enumerate(estimators):
-        for j, (group, reports) in enumerate(groups.items()):
-            axes = grid[i, j]
+    rows = list(estimators) or _estimators(metric)
+    figure, grid = grid_of(len(rows), len(groups), (7.8 / max(1, len(groups)), 2.5), sharey="row")
+    for i, estimator in enumerate(rows):
+        for axes, (group, reports) in zip(grid[i], groups.items(), strict=True):
             limits = (ceilings or {}).get(group, {})
-            ceiling_bands(axes, {n: tables.profile(r, metric, estimator, k) for n, r in limits.items()})
+            ceiling_bands(axes, {n: r.by_layer(metric, estimator) for n, r in limits.items()})
             last = 1
             for pair, report in reports.items():
-                frame = tables.profile(report, metric, estimator, k)
-                line(axes, frame, "layer", colour(pair[1]), tables.pair_name(pair))
+                frame = report.by_layer(metric, estimator)
+                line(axes, frame, "layer", colour(pair[1]), pair_name(pair))
                 if frame["null"].notna().any():
                     axes.plot(
                         frame["layer"], frame["null"], color=colour(pair[1]), lw=1, ls=":", label="chance"
@@ -117,7 +113,7 @@ def layer_profiles(
             least_span(axes)
             axes.set_title(": ".join(filter(None, [group, f"{estimator} estimator"])))
             layer_axis(axes, last)
-        grid[i, 0].set_ylabel(METRICS[metric] + (f", k = {k}" if k and metric == "knn" else ""))
+        grid[i, 0].set_ylabel(METRICS[metric].title)
     legend(figure)
     return figure
 
@@ -128,19 +124,17 @@ def neighbours(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = Non
 
     Values for different k are not comparable with one another; each panel has its own chance level.
     """
-    first = next(r for reports in groups.values() for r in reports.values())
-    ks = sorted({int(k) for k in first.frame("knn")["k"]})
+    ks = next(r for reports in groups.values() for r in reports.values()).ks
     figure, grid = grid_of(2, len(ks), (7.8 / len(ks), 2.4), sharey="row")
     dashes = dict(zip(groups, ("-", "--"), strict=False))
-    for i, estimator in enumerate(tables.ESTIMATORS):
+    limits = {name: r for group in groups for name, r in (ceilings or {}).get(group, {}).items()}
+    for i, estimator in enumerate(ESTIMATORS):
         for axes, k in zip(grid[i], ks, strict=True):
-            limits = {name: r for group in groups for name, r in (ceilings or {}).get(group, {}).items()}
-            bands = {name: tables.profile(r, "knn", estimator, k) for name, r in limits.items()}
-            ceiling_bands(axes, bands)
+            ceiling_bands(axes, {name: r.by_layer("knn", estimator, k=k) for name, r in limits.items()})
             for group, reports in groups.items():
                 for pair, report in reports.items():
-                    frame = tables.profile(report, "knn", estimator, k)
-                    name = " ".join(filter(None, [tables.pair_name(pair), group]))
+                    frame = report.by_layer("knn", estimator, k=k)
+                    name = " ".join(filter(None, [pair_name(pair), group]))
                     line(axes, frame, "layer", colour(pair[1]), name, ls=dashes[group])
                     axes.plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="chance")
             least_span(axes)
@@ -152,138 +146,8 @@ def neighbours(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = Non
 
 
 @styled
-def correlation_histograms(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
-    """How many dimensions of the last layer correlate how well: 1 means that the axis kept its meaning.
-
-    The legend gives the mean over dimensions with its 95% interval over texts.
-    """
-    figure, grid = grid_of(1, len(groups), (7.8 / len(groups), 2.5), sharex=True, sharey=True)
-    edges = np.linspace(-1, 1, 61)
-    for axes, (group, reports) in zip(grid[0], groups.items(), strict=True):
-        for pair, report in reports.items():
-            r = report.frame("correlation_histogram")["r"].dropna().to_numpy()
-            mean = tables.profile(report, "correlation").iloc[-1]
-            label = f"{tables.pair_name(pair)}: {between(mean['value'], mean['low'], mean['high'])}"
-            axes.hist(r, bins=edges, histtype="stepfilled", alpha=0.35, color=colour(pair[1]), label=label)
-            axes.hist(r, bins=edges, histtype="step", color=colour(pair[1]))
-        for (name, ceiling), look in zip(
-            (ceilings or {}).get(group, {}).items(), CEILING_LINES, strict=False
-        ):
-            r = ceiling.frame("correlation_histogram")["r"].dropna().to_numpy()
-            axes.hist(r, bins=edges, histtype="step", color=GREY, ls=look, label=ceiling_name(name))
-        axes.set_title(group)
-        axes.set_xlabel("Pearson r of a dimension, last layer")
-        axes.legend(loc="upper left")
-    grid[0, 0].set_ylabel("dimensions")
-    return figure
-
-
-@styled
-def rotations(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
-    """The Procrustes map O of the last layer (absolute values) and how mixed each of its rows is.
-
-    A diagonal says that axes kept their place; a full square, that they were mixed. Below: inverse
-    row entropy by layer (1: every axis maps to one axis; dotted: the shuffled-pair null).
-    """
-    panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
-    figure, grid = grid_of(2, len(panels), (max(2.1, 8 / len(panels)), 2.5))
-    for j, (group, pair, report) in enumerate(panels):
-        axes, magnitude = grid[0, j], np.abs(np.asarray(report.rotation, dtype=np.float32))
-        # A square root, because most of an orthogonal matrix is tiny beside a clean diagonal.
-        image = axes.imshow(np.sqrt(_shrink(magnitude)), cmap="cividis", vmin=0, vmax=1, rasterized=True)
-        axes.set_title("\n".join(filter(None, [group, tables.pair_name(pair)])), fontsize=8.5)
-        axes.set_xlabel(f"dimension of {pair[1]}")
-        axes.set_ylabel(f"dimension of {pair[0]}")
-        frame = tables.profile(report, "inverse_row_entropy", "reference")
-        limits = (ceilings or {}).get(group, {})
-        ceiling_bands(grid[1, j], {n: tables.profile(r, "inverse_row_entropy") for n, r in limits.items()})
-        line(grid[1, j], frame, "layer", colour(pair[1]), tables.pair_name(pair))
-        grid[1, j].plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="shuffled pairs")
-        grid[1, j].set_ylim(0, 1.02)
-        layer_axis(grid[1, j], int(frame["layer"].max()), narrow=len(panels) > 2)
-    figure.colorbar(image, ax=grid[0, :], shrink=0.8, label="√|O|")
-    grid[1, 0].set_ylabel("inverse row entropy")
-    legend(figure)
-    return figure
-
-
-def _shrink(matrix: np.ndarray, limit: int = 320) -> np.ndarray:
-    """Block maxima of a large matrix: a thin diagonal stays visible, the page stays small."""
-    step = -(-max(matrix.shape) // limit)
-    rows, columns = (-(-n // step) * step for n in matrix.shape)
-    padded = np.zeros((rows, columns), dtype=matrix.dtype)
-    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return padded.reshape(rows // step, step, columns // step, step).max(axis=(1, 3))
-
-
-@styled
-def probes(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
-    """Linear probes read on their own and on the other model: ceilings, transfer and the majority floor.
-
-    The grey band is transfer between a model and itself under the first noise ceiling.
-    """
-    panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
-    columns = max(len(reports) for reports in groups.values())
-    rows = -(-len(panels) // columns)
-    figure, grid = grid_of(rows, columns, (8 / columns, 2.4), sharey=True)
-    for axes, (group, pair, report) in zip(grid.flat, panels, strict=False):
-        frame = report.frame("probe")
-        order = [d for d in ("a->a", "b->a", "b->b", "a->b") if d in set(frame["direction"])]
-        scalers = list(dict.fromkeys(frame["scaler"]))
-        for i, scaler in enumerate(scalers):
-            mine = (
-                frame[frame["scaler"] == scaler].groupby("direction").mean(numeric_only=True).reindex(order)
-            )
-            x = np.arange(len(order)) + (i - (len(scalers) - 1) / 2) * 0.38
-            error = np.stack([mine["accuracy"] - mine["low"], mine["high"] - mine["accuracy"]])
-            look = {"color": colour(pair[1]), "alpha": 0.9 if i == 0 else 0.45, "error_kw": {"lw": 1}}
-            name = f"{pair[1]}, scaler fitted on the {scaler}"
-            height = 100 * mine["accuracy"].to_numpy()
-            axes.bar(x, height, 0.36, yerr=100 * np.clip(error, 0, None), label=name, **look)
-        for name, ceiling in list((ceilings or {}).get(group, {}).items())[:1]:
-            crossed = ceiling.frame("probe").query("direction in ('a->b', 'b->a') and scaler == 'source'")
-            mean = 100 * crossed[["accuracy", "low", "high"]].mean()
-            axes.axhspan(mean["low"], mean["high"], color=GREY, alpha=0.3, lw=0, label=ceiling_name(name))
-        axes.axhline(100 * frame["majority"].mean(), color=GREY, ls=":", label="majority class")
-        shuffled = report.frame("probe_controls").query("control == 'shuffled'")["value"].mean()
-        axes.axhline(100 * shuffled, color=GREY, ls="--", lw=1, label="shuffled labels")
-        axes.set_xticks(range(len(order)), [tables.direction(d, *pair).replace(" → ", "\n→ ") for d in order])
-        axes.set_title(": ".join(filter(None, [group, tables.pair_name(pair)])))
-        axes.set_ylim(0, 105)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("probe accuracy (%)")
-    legend(figure)
-    return figure
-
-
-@styled
-def sinks(groups: Mapping[str, Reports]) -> Figure:
-    """What could fake a similarity: the share of the norm in one dimension and in 1% of the tokens."""
-    titles = {"top_dimension_share": "in the top dimension", "top_rows_share": "in the top 1% of tokens"}
-    figure, grid = grid_of(1, 2, (3.9, 2.4), sharey=True)
-    for axes, (column, title) in zip(grid[0], titles.items(), strict=True):
-        for group, reports in groups.items():
-            for pair, report in reports.items():
-                frame = report.frame("energy")
-                for model, mine in frame.groupby("model", sort=False):
-                    role = {"a": pair[0], "b": pair[1]}.get(str(model), str(model))
-                    ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
-                    mine = mine.assign(**{k: mine[v] for k, v in ends.items()}).sort_values("layer")
-                    name = " ".join(filter(None, [role, group]))
-                    line(axes, mine, "layer", colour(role), name)
-        axes.set_title(f"share of squared norm {title}")
-        axes.set_ylim(0, 1.02)
-        layer_axis(axes, int(frame["layer"].max()))
-    legend(figure)
-    return figure
-
-
-@styled
 def before_after(
-    before: Reports,
-    after: Reports,
-    ceilings: Sequence[Mapping[str, Any]] = ({}, {}),
-    k: int | None = None,
+    before: Reports, after: Reports, ceilings: Sequence[Mapping[str, Report]] = ({}, {})
 ) -> Figure:
     """RQ3 at a glance: each similarity, mean over layers, from backbone to embedding model.
 
@@ -291,27 +155,94 @@ def before_after(
         before: reports of the backbones.
         after: reports of the embedding models.
         ceilings: noise ceilings of either, by name: grey bands on their side.
-        k: neighbours for k-NN overlap; None takes the middle one.
     """
-    stages = {"backbone": before, "after CL": after}
-    return joined_means(stages, dict(zip(stages, ceilings, strict=True)), "mean over layers", k)
+    sides = {"backbone": before, "after CL": after}
+    return _joined_means(sides, dict(zip(sides, ceilings, strict=True)), "mean over layers")
 
 
-def joined_means(stages: Mapping[str, Reports], ceilings: Ceilings, label: str, k: int | None) -> Figure:
+@styled
+def attention_modes(modes: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
+    """Each similarity, mean over layers, when both models read bidirectionally and when both read causally.
+
+    Args:
+        modes: of ``study.drift.modes()``.
+        ceilings: noise ceilings by mode.
+    """
+    return _joined_means(modes, ceilings or {}, "mean over six layers")
+
+
+def _joined_means(sides: Mapping[str, Reports], ceilings: Ceilings, label: str) -> Figure:
     """Draw each similarity, mean over layers, joined across what the reports are of, with noise ceilings."""
-    metrics = ("cka", "knn", "correlation", "r2")
+    metrics = [*headline(), "r2"]  # R² says how much of a difference a rotation takes away
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
     for axes, metric in zip(grid[0], metrics, strict=True):
-        for place, stage in enumerate(stages):
-            limits = ceilings.get(stage, {})
-            ceiling_steps(axes, place, {n: tables.profile(r, metric, k=k).mean() for n, r in limits.items()})
-        for i, pair in enumerate(next(iter(stages.values()))):
-            reports = [r[pair] for r in stages.values() if pair in r]
-            errorbar(axes, [tables.profile(r, metric, k=k).mean() for r in reports], i, pair)
-        axes.set_xticks(range(len(stages)), list(stages))
-        axes.set_xlim(-0.35, len(stages) - 0.6)
+        for place, side in enumerate(sides):
+            limits = ceilings.get(side, {})
+            ceiling_steps(axes, place, {n: r.by_layer(metric).mean() for n, r in limits.items()})
+        for i, pair in enumerate(next(iter(sides.values()))):
+            reports = [r[pair] for r in sides.values() if pair in r]
+            errorbar(axes, [r.by_layer(metric).mean() for r in reports], i, pair)
+        axes.set_xticks(range(len(sides)), list(sides))
+        axes.set_xlim(-0.35, len(sides) - 0.6)
         least_span(axes)
-        axes.set_title(METRICS[metric], fontsize=8)
+        axes.set_title(METRICS[metric].title, fontsize=8)
     grid[0, 0].set_ylabel(label)
+    legend(figure)
+    return figure
+
+
+@styled
+def recovery(before: Reports, after: Reports, ceilings: Mapping[str, Report] | None = None) -> Figure:
+    """Does contrastive learning undo it? Basis, global and local similarity by layer, before and after.
+
+    Args:
+        before: reports of the backbones, by pair of roles.
+        after: reports of the embedding models.
+        ceilings: noise ceilings of the embedding models, by name.
+    """
+    metrics = headline()
+    figure, grid = grid_of(len(before), len(metrics), (8.1 / len(metrics), 2.1), sharey="col")
+    for i, (pair, report) in enumerate(before.items()):
+        for axes, metric in zip(grid[i], metrics, strict=True):
+            ceiling_bands(axes, {name: r.by_layer(metric) for name, r in (ceilings or {}).items()})
+            shown = report.by_layer(metric)
+            line(axes, shown, "layer", colour(pair[1]), f"{pair_name(pair)}, backbones", ls="--")
+            if pair in after:
+                trained = after[pair].by_layer(metric)
+                line(axes, trained, "layer", colour(pair[1]), f"{pair_name(pair)}, after CL")
+            least_span(axes)
+            layer_axis(axes, int(shown["layer"].max()), narrow=True)
+            if i == 0:
+                axes.set_title(f"{METRICS[metric].level}:\n{METRICS[metric].title}", fontsize=8.5)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("similarity")
+    legend(figure)
+    return figure
+
+
+@styled
+def languages(frame: pd.DataFrame, ceilings: Mapping[str, Report] | None = None) -> Figure:
+    """English against other languages within each model, by layer: 0 is what unrelated texts give.
+
+    Args:
+        frame: of ``study.languages.frame()``: role, trained (after contrastive learning), language, metric,
+            layer, value, low, high; a row a metric, a column a language.
+        ceilings: noise ceilings of the backbones, by name: the same language, read twice.
+    """
+    metrics = by_layer_ids(frame["metric"])
+    spoken = list(dict.fromkeys(frame["language"]))
+    figure, grid = grid_of(len(metrics), len(spoken), (7.8 / len(spoken), 2.1), sharey="row")
+    for i, metric in enumerate(metrics):
+        name, _, k = split_id(metric)
+        limits = {n: r.by_layer(name, k=k or None) for n, r in (ceilings or {}).items()}
+        for axes, language in zip(grid[i], spoken, strict=True):
+            mine = frame[(frame["metric"] == metric) & (frame["language"] == language)]
+            ceiling_bands(axes, limits)
+            for (role, trained), rows in mine.groupby(["role", "trained"], sort=False):
+                label = f"{role}-Emb" if trained else role
+                line(axes, rows, "layer", colour(role), label, ls="--" if trained else "-")
+            axes.set_title(f"en – {language}")
+            layer_axis(axes, int(mine["layer"].max()), narrow=True)
+        grid[i, 0].set_ylabel(id_title(metric).replace(", ", "\n"), fontsize=8)
     legend(figure)
     return figure

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realign.display import tables
+from realign.display.format import ceiling_name, pair_name
 
 CARD, INK, GREY = "#fbfbf8", "#24292f", "#8a8f98"
 ROLES = {"base": INK, "reason": "#0072B2", "sft": "#D55E00",
@@ -44,9 +44,6 @@ STYLE: Any = {
     "svg.fonttype": "path",
 }
 CEILING_LINES = ("--", "-.")
-Reports = Mapping[tuple[str, str], Any]
-Ceilings = Mapping[str, Mapping[str, Any]]
-"""Noise ceilings by what they belong to (a column of the figure), then by name: reports."""
 P = ParamSpec("P")
 
 
@@ -113,13 +110,13 @@ def line(axes: Axes, frame: pd.DataFrame, x: str, colour: str, label: str, **kwa
         )  # fmt: skip
 
 
-def errorbar(axes: Axes, values: Sequence[Any], place: int, pair: tuple[str, str]) -> None:
+def errorbar(axes: Axes, values: Sequence[pd.Series], place: int, pair: tuple[str, str]) -> None:
     """Join numbers (rows with value, low, high) of one pair at x = 0, 1, ..., a little apart by ``place``."""
     x = np.arange(len(values)) + 0.05 * place
     y = np.array([v["value"] for v in values])
     error = np.array([[v["value"] - v["low"], v["high"] - v["value"]] for v in values]).T
     axes.errorbar(x, y, np.clip(np.nan_to_num(error), 0, None), color=colour(pair[1]), marker="o",
-                  capsize=2, label=tables.pair_name(pair))  # fmt: skip
+                  capsize=2, label=pair_name(pair))  # fmt: skip
 
 
 def least_span(axes: Axes, span: float = 0.02) -> None:
@@ -138,18 +135,13 @@ def ceiling_bands(axes: Axes, frames: Mapping[str, pd.DataFrame]) -> None:
         axes.plot(frame["layer"], frame["value"], color=GREY, lw=1, ls=look, label=ceiling_name(name))
 
 
-def ceiling_steps(axes: Axes, place: int, values: Mapping[str, Any]) -> None:
+def ceiling_steps(axes: Axes, place: int, values: Mapping[str, pd.Series]) -> None:
     """Draw noise ceilings (rows with value, low, high) around x = ``place``, by their names."""
     for (name, row), look in zip(values.items(), CEILING_LINES, strict=False):
         ends = [place - 0.25, place + 0.3]
         low, high = (row[c] if np.isfinite(row[c]) else row["value"] for c in ("low", "high"))
         axes.fill_between(ends, low, high, color=GREY, alpha=0.3, lw=0)
         axes.plot(ends, [row["value"]] * 2, color=GREY, lw=1, ls=look, label=ceiling_name(name))
-
-
-def ceiling_name(name: str) -> str:
-    """Write a noise ceiling's name in a legend."""
-    return f"noise ceiling ({name})"
 
 
 def legend(figure: Figure, **kwargs: Any) -> None:

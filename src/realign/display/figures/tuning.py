@@ -1,38 +1,87 @@
-"""RQ4: updates of the weights, trajectories on the map of the base's states, drift by domain, recovery."""
+"""RQ4: along tuning, what changes in behaviour, in the weights, in the landscape and in what is written."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realign.display import tables
-from realign.display.figures.style import (
-    GREY,
-    Reports,
-    ceiling_bands,
-    colour,
-    grid_of,
-    layer_axis,
-    least_span,
-    legend,
-    line,
-    styled,
-)
-from realign.display.metrics import METRICS, headline, metric_title
+from realign.display.figures.style import GREY, colour, grid_of, least_span, legend, line, styled
+from realign.findings.mechanism import quartiles
+from realign.hrsa.metrics import headlines, id_title
+
+_POLICY = {
+    "accuracy_greedy": "greedy accuracy",
+    "accuracy_sampled": "sampled accuracy",
+    "entropy": "token entropy (nats)",
+    "kl": "KL to base (nats / token)",
+}
+START = pd.DataFrame({"step": [0], "value": [1.0], "low": [1.0], "high": [1.0]})
+"""Where every sibling starts: as similar to the base as the base to itself."""
 
 
-def _quartiles(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _rows(frame: pd.DataFrame, metric: str, at: str) -> pd.DataFrame:
+    """Rows of one headline metric."""
+    return frame[(frame["metric"] == metric) & (frame["at"] == at)]
+
+
+@styled
+def behaviour_and_drift(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
+    """Along tuning: behaviour of the policy above, similarity of the representation to base below."""
+    metrics = headlines(drift)
+    columns = max(len(_POLICY), len(metrics))
+    figure, grid = grid_of(2, columns, (max(1.9, 8 / columns), 2.2))
+    base = policy[policy["role"] == "base"]
+    for axes, (column, title) in zip(grid[0], _POLICY.items(), strict=False):
+        for role, mine in policy[policy["role"] != "base"].groupby("role", sort=False):
+            path = mine if 0 in set(mine["step"]) else pd.concat([base, mine])
+            path = path.sort_values("step")
+            names = {column: "value", f"{column}_low": "low", f"{column}_high": "high"}
+            shown = path[["step", *(n for n in names if n in path)]].rename(columns=names)
+            line(axes, shown, "step", colour(str(role)), str(role))
+        axes.set_title(title, fontsize=8.5)
+    for axes, (metric, at) in zip(grid[1], metrics, strict=False):
+        for role, mine in _rows(drift, metric, at).groupby("role", sort=False):
+            path = pd.concat([START, mine]).sort_values("step")
+            line(axes, path, "step", colour(str(role)), str(role))
+        axes.axhline(1, color=GREY, lw=1, ls=":")
+        least_span(axes)
+        axes.set_title(id_title(metric, at).replace(", ", "\n"), fontsize=8.5)
+        axes.set_xlabel("tuning step")
+    for axes in [*grid[0, len(_POLICY) :], *grid[1, len(metrics) :]]:
+        axes.set_axis_off()
+    grid[0, 0].set_ylabel("behaviour")
+    grid[1, 0].set_ylabel("similarity to base")
+    legend(figure)
+    return figure
+
+
+@styled
+def drift_per_behaviour(policy: pd.DataFrame, drift: pd.DataFrame) -> Figure:
+    """How far the representation moves (1 − similarity) for how far behaviour moves (KL to base)."""
+    metrics = headlines(drift)
+    figure, grid = grid_of(1, len(metrics), (max(1.9, 8 / len(metrics)), 2.5))
+    where = policy[["role", "step", "kl"]]
+    for axes, (metric, at) in zip(grid[0], metrics, strict=True):
+        joined = _rows(drift, metric, at).merge(where, on=["role", "step"])
+        for role, mine in joined.sort_values("step").groupby("role", sort=False):
+            x, y = np.r_[0, mine["kl"]], np.r_[0, 1 - mine["value"]]
+            axes.plot(x, y, marker="o", ms=4, color=colour(str(role)), label=str(role))
+            error = np.clip(
+                np.nan_to_num([mine["high"] - mine["value"], mine["value"] - mine["low"]]), 0, None
+            )
+            axes.errorbar(mine["kl"], 1 - mine["value"], error, fmt="none", color=colour(str(role)), lw=1)
+        least_span(axes)
+        axes.set_title("1 − " + id_title(metric, at).replace(", ", "\n"), fontsize=8.5)
+        axes.set_xlabel("KL to base (nats / token)")
+    legend(figure)
+    return figure
+
+
+def _by_layer(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Median over a layer's matrices as value, their middle half as low and high."""
-    by_layer = frame.groupby("layer")[column]
-    found = pd.DataFrame(
-        {"value": by_layer.median(), "low": by_layer.quantile(0.25), "high": by_layer.quantile(0.75)}
-    )
-    return found.reset_index()
+    return quartiles(frame, "layer", column).sort_values("layer")
 
 
 @styled
@@ -40,8 +89,8 @@ def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     """Layer profile of the updates: size, effective rank, share moved, and directions against chance.
 
     Args:
-        updates: of :meth:`realign.study.Study.updates`.
-        agreement: of :meth:`realign.study.Study.update_agreement`; shown for the first role and each other.
+        updates: of ``study.updates.frame()``.
+        agreement: of ``study.updates.agreement()``; shown for the first role and each other.
     """
     figure, grid = grid_of(2, 2, (4.0, 2.4))
     panels = (
@@ -51,7 +100,7 @@ def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     )
     for axes, (column, title, factor) in zip(grid.flat, panels, strict=False):
         for role, mine in updates.groupby("role", sort=False):
-            shown = _quartiles(mine.assign(**{column: factor * mine[column]}), column)
+            shown = _by_layer(mine.assign(**{column: factor * mine[column]}), column)
             line(axes, shown, "layer", colour(str(role)), str(role))
         axes.set_title(title)
         axes.set_ylim(bottom=0)
@@ -59,11 +108,11 @@ def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     axes = grid[1, 1]
     for role, mine in updates.groupby("role", sort=False):
         ratio = mine.assign(x=mine["base_left"] / mine["base_left_chance"])
-        line(axes, _quartiles(ratio, "x"), "layer", colour(str(role)), str(role))
+        line(axes, _by_layer(ratio, "x"), "layer", colour(str(role)), str(role))
     first = agreement[agreement["a"] == updates["role"].iloc[0]]
     for (a, b), mine in first.groupby(["a", "b"], sort=False):
         ratio = mine.assign(x=mine["left"] / mine["left_chance"])
-        line(axes, _quartiles(ratio, "x"), "layer", colour(str(b)), f"{a} and {b}", ls="--")
+        line(axes, _by_layer(ratio, "x"), "layer", colour(str(b)), f"{a} and {b}", ls="--")
     axes.axhline(1, color=GREY, lw=1, ls=":", label="chance")
     axes.set_title("overlap of output directions / chance")
     axes.set_xlabel("layer")
@@ -77,7 +126,7 @@ def trajectories(points: pd.DataFrame) -> Figure:
     """Where the tokens that each model wrote lie on the map of the base's states; a panel a kind of prompt.
 
     Args:
-        points: of :meth:`realign.study.Study.landscape` ("points").
+        points: of ``study.landscape.frame("points")``.
     """
     fixed = points[points["role"] == "fixed texts"]
     written = points[points["role"] != "fixed texts"]
@@ -104,7 +153,7 @@ def landscape_measures(measures: pd.DataFrame) -> Figure:
     """Landscape and trajectories in numbers, with the base against itself as the mark of no change.
 
     Args:
-        measures: of :meth:`realign.study.Study.landscape` ("measures").
+        measures: of ``study.landscape.frame()``.
     """
     names = list(dict.fromkeys(measures["measure"]))
     domains = list(dict.fromkeys(measures["domain"]))
@@ -129,15 +178,15 @@ def drift_by_domain(domains: pd.DataFrame) -> Figure:
     """Similarity to base on the task that was trained, on other problems and on other text.
 
     Args:
-        domains: of :meth:`realign.study.Study.domains`.
+        domains: of ``study.domains.frame()``.
     """
-    metrics = headline(domains)
+    metrics = headlines(domains)
     order = list(dict.fromkeys(domains["domain"]))
     figure, grid = grid_of(1, len(metrics), (8.0 / max(1, len(metrics)), 2.4), sharey=True)
-    for axes, metric in zip(grid[0], metrics, strict=True):
-        _dots(axes, domains[domains["metric"] == metric], order)
+    for axes, (metric, at) in zip(grid[0], metrics, strict=True):
+        _dots(axes, _rows(domains, metric, at), order)
         axes.axvline(1, color=GREY, lw=1, ls=":")
-        axes.set_title(metric_title(metric).replace(", ", "\n"), fontsize=8.5)
+        axes.set_title(id_title(metric, at).replace(", ", "\n"), fontsize=8.5)
         axes.set_xlabel("similarity to base")
     legend(figure)
     return figure
@@ -154,68 +203,3 @@ def _dots(axes: Axes, frame: pd.DataFrame, order: list[str]) -> None:
                       color=colour(str(role)), label=str(role))  # fmt: skip
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(len(order) - 0.5, -0.5)
-
-
-@styled
-def recovery(
-    before: Reports, after: Reports, ceilings: Mapping[str, Any] | None = None, k: int | None = None
-) -> Figure:
-    """Does contrastive learning undo it? Basis, global and local similarity by layer, before and after.
-
-    Args:
-        before: reports of the backbones, by pair of roles.
-        after: reports of the embedding models.
-        ceilings: noise ceilings of the embedding models, by name.
-        k: neighbours; None takes the middle one.
-    """
-    metrics = {"correlation": "basis", "cka": "global", "knn": "local"}
-    figure, grid = grid_of(len(before), len(metrics), (2.7, 2.1), sharey="col")
-    for i, (pair, report) in enumerate(before.items()):
-        for axes, (metric, level) in zip(grid[i], metrics.items(), strict=True):
-            limits = {name: tables.profile(r, metric, k=k) for name, r in (ceilings or {}).items()}
-            ceiling_bands(axes, limits)
-            shown = tables.profile(report, metric, k=k)
-            line(axes, shown, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, backbones", ls="--")
-            if pair in after:
-                trained = tables.profile(after[pair], metric, k=k)
-                line(axes, trained, "layer", colour(pair[1]), f"{tables.pair_name(pair)}, after CL")
-            _layers(axes, shown)
-            if i == 0:
-                axes.set_title(f"{level}: {METRICS[metric]}", fontsize=8.5)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("similarity")
-    legend(figure)
-    return figure
-
-
-@styled
-def rotated_back(groups: Mapping[str, Reports]) -> Figure:
-    """The counterfactual: agreement as it is, and after the held-out Procrustes rotation, by layer.
-
-    Args:
-        groups: reports by what they are; a column for each. Above R^2, below dimension-wise correlation.
-    """
-    rows = {
-        "R² (held out)": ("unrotated_r2", "r2"),
-        "correlation (r)": ("correlation", "rotated_correlation"),
-    }
-    figure, grid = grid_of(len(rows), len(groups), (8.0 / max(1, len(groups)), 2.2), sharey="row")
-    for row, (name, (plain, turned)) in zip(grid, rows.items(), strict=True):
-        for axes, (group, reports) in zip(row, groups.items(), strict=True):
-            for pair, report in reports.items():
-                as_it_is, back = (tables.profile(report, metric) for metric in (plain, turned))
-                label = tables.pair_name(pair)
-                line(axes, as_it_is, "layer", colour(pair[1]), f"{label}, as it is")
-                line(axes, back, "layer", colour(pair[1]), f"{label}, rotated back", ls=":")
-                _layers(axes, as_it_is)
-            if name.startswith("R²"):
-                axes.set_title(group)
-                axes.set_ylim(bottom=max(axes.get_ylim()[0], -0.5))
-        row[0].set_ylabel(name)
-    legend(figure)
-    return figure
-
-
-def _layers(axes: Axes, shown: pd.DataFrame) -> None:
-    least_span(axes)
-    layer_axis(axes, int(shown["layer"].max()), narrow=True)

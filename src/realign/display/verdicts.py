@@ -1,0 +1,99 @@
+"""What a page says in words, made from numbers alone: verdicts with their evidence, and what training achieved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from realign.display.format import Text, between, number
+from realign.findings import claims, scores
+from realign.findings.claims import FAILS, HOLDS, OPEN, Evidence, TooFewSteps
+from realign.findings.measures import Estimate
+
+if TYPE_CHECKING:
+    from realign.study import Study
+
+_OUTCOME = {HOLDS: "met", FAILS: "missed", OPEN: "open"}
+
+
+def verdict(study: Study, *names: str) -> Text:
+    """Return the generated statement that closes a chapter, as Markdown.
+
+    Args:
+        study: of :func:`realign.study.open_study`.
+        names: of the claims, for example "C1".
+    """
+    parts = []
+    for row in claims.claims(study, names).itertuples():
+        evidence = "\n".join(f"- {sentence}" for sentence in sentences(row.evidence))
+        parts.append(
+            f"**{row.claim} ({row.title}): {row.verdict}.** {row.statement}\n\n"
+            f"*Criterion, set in advance:* {row.criterion}\n\n{evidence}"
+        )
+    return Text("\n\n".join(parts))
+
+
+def sentences(evidence: Iterable[Evidence | TooFewSteps]) -> list[str]:
+    """Write each piece of evidence: what was wanted, what was measured, and whether that meets it."""
+    return [_sentence(each) for each in evidence]
+
+
+def _sentence(evidence: Evidence | TooFewSteps) -> str:
+    if isinstance(evidence, TooFewSteps):
+        return f"{evidence.steps} RLVR steps here, the claim needs {evidence.needed}"
+    part = evidence.part
+    if not evidence.estimates:
+        return f"{part.says}: not measured"
+    measured = ("difference " if part.minus else "") + "; ".join(map(_estimate, evidence.estimates))
+    inside = part.test == "inside"
+    wanted = f"inside ±{evidence.margin:g}" if inside else f"{part.test} {part.value:g}"
+    return f"{part.says}: {measured}, wanted {wanted}: {_OUTCOME[evidence.verdict]}"
+
+
+def _estimate(estimate: Estimate) -> str:
+    size = max(abs(estimate.low), abs(estimate.high), abs(estimate.value))
+    digits = 3 if not 0 < size < 0.01 else 5  # a tiny number keeps digits that tell it from zero
+    if estimate.low == estimate.high:
+        return number(estimate.value, digits)
+    return between(estimate.value, estimate.low, estimate.high, digits)
+
+
+def training_effect(table: pd.DataFrame) -> Text:
+    """Say in two sentences what training achieved here and what it did not.
+
+    Args:
+        table: the frame of ``study.evaluate.scores()``.
+    """
+    gains, bm25 = scores.gains(table), scores.against_bm25(table)
+    if gains.empty:
+        return Text("No trained model has an untrained backbone to be compared with.")
+    text = (
+        f"Training lifts the mean of a suite in {int((gains['gain'] > 0).sum())} of {len(gains)} cases "
+        "(role and suite)"
+    )
+    clear = gains["low"] > 0
+    if gains["low"].isna().all():
+        text += " (one seed: no interval)"
+    else:
+        text += f", in {int(clear.sum())} of them by more than the interval over seeds leaves open"
+    if clear.any() and not clear.all():
+        names = (f"{row.role} on {row.suite}" for row in gains[~clear].itertuples())
+        text += f"; not so for {', '.join(names)}"
+    return Text(f"{text}.{_hardest_for_bm25(bm25)}")
+
+
+def _hardest_for_bm25(table: pd.DataFrame) -> str:
+    """Say on how many of the tasks where BM25 scores lowest all trained roles beat it; '' without BM25."""
+    if table.empty:
+        return ""
+    name = scores.BASELINES["bm25"]
+    least = table.head(math.ceil(len(table) / 3))
+    won = least[least.drop(columns=name).gt(least[name], axis=0).all(axis=1)]
+    tasks = ", ".join(f"{task} ({score:.1f})" for task, score in won[name].items())
+    return (
+        f" Of the {len(least)} ranking tasks where shared words help least (the third on which BM25 scores "
+        f"lowest), all trained roles beat BM25 on {len(won)}" + (f": {tasks}." if tasks else ".")
+    )

@@ -1,0 +1,173 @@
+"""What the rules of data/claims.toml may speak of: named measures of a study, each with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from realign import hrsa, stats
+from realign.findings import scores, similarity
+from realign.hrsa import METRICS, Report
+
+if TYPE_CHECKING:
+    from realign.study import Study
+
+KINDS = ("backbone", "embedding")
+ROLES = ("reason", "sft")
+NAMES = {
+    "cka": "CKA",
+    "knn": "k-NN overlap",
+    "correlation": "correlation",
+    "diagonal_energy": "diagonal energy",
+}
+"""How claims.toml calls a metric, where that is not the metric's title."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval (equal to the number where there is none to give)."""
+
+    value: float
+    low: float
+    high: float
+
+    def minus(self, other: Estimate) -> Estimate:
+        """Difference of two estimates; errors are combined as independent."""
+        value = self.value - other.value
+        down = math.hypot(self.value - self.low, other.high - other.value)
+        up = math.hypot(self.high - self.value, other.value - other.low)
+        return Estimate(value, value - down, value + up)
+
+
+Measure = Callable[["Study"], list[Estimate]]
+"""Returns nothing where the study has not measured it, and one estimate a suite where there are several."""
+
+
+def _estimate(row: pd.Series) -> Estimate:
+    value = float(row["value"])
+    low, high = (float(row[c]) if math.isfinite(row[c]) else value for c in ("low", "high"))
+    return Estimate(value, low, high)
+
+
+@dataclass(frozen=True)
+class PairSimilarity:
+    """A metric between base and a role, or between the two models of the noise ceiling where role is ''."""
+
+    metric: str
+    kind: str
+    role: str
+    at: Literal["mean", "last"] = "mean"
+
+    def report(self, study: Study) -> Report | None:
+        """Return the HRSA report that holds this similarity, or None where there is none."""
+        if self.role:
+            return study.compare.reports(self.kind).get(("base", self.role))
+        return next(iter(study.compare.ceilings(self.kind).values()), None)
+
+    def __call__(self, study: Study) -> list[Estimate]:
+        """Return the mean over layers or the last layer; empty if not measured.
+
+        Layers share their texts, so their intervals are averaged and not shrunk.
+        """
+        report = self.report(study)
+        if report is None or self.metric not in report.metrics:
+            return []
+        layers = report.by_layer(self.metric)[["value", "low", "high"]]
+        return [_estimate(layers.iloc[-1] if self.at == "last" else layers.mean())]
+
+    def minus(self, other: PairSimilarity, study: Study) -> list[Estimate]:
+        """Difference to another pair; texts are paired where both reports have read the same ones."""
+        mine, theirs = self.report(study), other.report(study)
+        if mine is None or theirs is None:
+            return []
+        layer = mine.layers - 1 if self.at == "last" else None
+        try:
+            gap = hrsa.difference(mine, theirs, similarity.reference_id(mine, self.metric), layer=layer)
+        except ValueError:  # other texts, or a metric without influences: independent intervals
+            return [a.minus(b) for a, b in zip(self(study), other(study), strict=False)]
+        return [Estimate(gap.value, gap.low, gap.high)]
+
+
+def _transfer(kind: str, role: str) -> Measure:
+    """Accuracy of base's probe on the other model over that of the other model's own probe.
+
+    Both are counted from the majority class, so 0 is what guessing reaches and 1 what the own probe reaches.
+    """
+
+    def measure(study: Study) -> list[Estimate]:
+        report = study.compare.reports(kind).get(("base", role))
+        if report is None:
+            return []
+        rows = report.detail("probe_controls").query("control == 'transfer_ratio' and direction == 'a->b'")
+        return [] if rows.empty else [_estimate(rows[["value", "low", "high"]].mean())]
+
+    return measure
+
+
+def _suite_deltas(role: str) -> Measure:
+    """Mean difference in score to base, with its 90% interval, one estimate a suite."""
+
+    def measure(study: Study) -> list[Estimate]:
+        frame = scores.deltas(study.evaluate.scores(), "suite")
+        mine = frame[frame["role"] == role]
+        return [Estimate(*map(float, row)) for row in mine[["delta", "low", "high"]].to_numpy()]
+
+    return measure
+
+
+def _task_shift(role: str) -> Measure:
+    """Mean over tasks of |delta|, with a 90% interval over tasks."""
+
+    def measure(study: Study) -> list[Estimate]:
+        frame = scores.deltas(study.evaluate.scores(), "task")
+        sizes = frame.loc[frame["role"] == role, "delta"].abs().to_numpy()
+        if not sizes.size:
+            return []
+        known = bool(np.isfinite(sizes).all())
+        interval = stats.bootstrap_mean(sizes, level=0.90) if known else (math.nan, math.nan)
+        return [Estimate(float(sizes.mean()), *interval)]
+
+    return measure
+
+
+def _accuracy_gain(role: str) -> Measure:
+    """Sampled accuracy (0-1) at the end of tuning minus that of the base."""
+
+    def measure(study: Study) -> list[Estimate]:
+        ends = {"": "value", "_low": "low", "_high": "high"}
+        columns = {f"accuracy_sampled{end}": name for end, name in ends.items()}
+        policy = study.policy.frame().rename(columns=columns)
+        base, mine = policy[policy["role"] == "base"], policy[policy["role"] == role].sort_values("step")
+        if base.empty or mine.empty:
+            return []
+        return [_estimate(mine.iloc[-1]).minus(_estimate(base.iloc[0]))]
+
+    return measure
+
+
+def _measures() -> dict[str, Measure]:
+    """Every measure by the name that claims.toml uses."""
+    named: dict[str, Measure] = {
+        "score delta of reason, every suite": _suite_deltas("reason"),
+        "mean absolute task delta of reason": _task_shift("reason"),
+        "mean absolute task delta of sft": _task_shift("sft"),
+        "gain in sampled accuracy of reason": _accuracy_gain("reason"),
+    }
+    by_layer = {NAMES.get(m.name, m.title): m.name for m in METRICS.values() if m.level != "function"}
+    for name, metric in by_layer.items():
+        named[f"noise ceiling of {name}"] = PairSimilarity(metric, "embedding", "")
+    for kind in KINDS:
+        for role in ROLES:
+            named[f"{kind} probe transfer to {role}"] = _transfer(kind, role)
+            for name, metric in by_layer.items():
+                named[f"{kind} {name} of {role}"] = PairSimilarity(metric, kind, role)
+                named[f"{kind} last-layer {name} of {role}"] = PairSimilarity(metric, kind, role, "last")
+    return named
+
+
+MEASURES = _measures()

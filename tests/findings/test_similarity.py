@@ -1,0 +1,79 @@
+"""Similarity in numbers: what is read from reports, by the registry alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import book_frames
+import numpy as np
+import pandas as pd
+import pytest
+
+from realign.display import tables
+from realign.findings import similarity
+from realign.hrsa import METRICS, Report
+
+
+def test_by_layer_reads_the_estimator_it_is_asked_for() -> None:
+    report = book_frames.report(0.8)
+    assert report.by_layer("knn", "reference", k=5)["value"].tolist() == pytest.approx([0.8] * 7)
+    assert report.by_layer("knn", "paper", k=5)["value"].tolist() == pytest.approx([0.8 / 1.2] * 7)
+    for metric in (m.name for m in METRICS.values() if m.level != "function"):
+        frame = report.by_layer(metric)
+        assert list(frame.columns) == ["layer", "value", "low", "high", "null"], metric
+        assert frame["layer"].tolist() == list(range(7)), metric
+
+
+def test_headline_takes_one_metric_a_level_and_the_middle_k() -> None:
+    ids = ["cka", "cka:no_sinks", "knn@5", "knn@50", "knn@10", "knn@10:text", "r2"]
+    assert similarity.by_layer_ids(ids) == ["cka", "knn@10"]
+    assert similarity.headline() == ["correlation", "cka", "knn"]
+
+
+def test_the_id_of_a_metric_is_that_of_its_reference_reading() -> None:
+    report = book_frames.report(0.9)
+    report.influence = dict.fromkeys(
+        ["cka", "cka:no_sinks", "knn@50", "knn@5", "knn@10", "knn@10:text", "r2"], np.zeros((7, 4))
+    )
+    assert similarity.reference_id(report, "cka") == "cka:no_sinks"
+    assert similarity.reference_id(report, "knn") == "knn@10"
+    assert similarity.reference_id(report, "r2") == "r2"
+    del report.influence["cka:no_sinks"]
+    assert similarity.reference_id(report, "cka") == "cka"
+
+
+@pytest.fixture
+def newcomer(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A metric that is registered and nothing else."""
+    entry = replace(
+        METRICS["cka"], name="newcomer", title="a new metric", estimate="", variant="", headline=""
+    )
+    monkeypatch.setitem(METRICS, "newcomer", entry)
+    return "newcomer"
+
+
+def test_a_registered_metric_appears_in_every_table_of_similarity(newcomer: str) -> None:
+    def report(value: float) -> Report:
+        made = book_frames.report(value)
+        made.influence = {newcomer: np.full((book_frames.LAYERS, 4), 0.001, dtype=np.float32)}
+        return made
+
+    pairs = {("base", "reason"): report(0.9), ("base", "sft"): report(0.7)}
+    shown = tables.similarities(pairs).frame.set_index(["pair", "metric"])
+    assert shown.loc[("base – sft", "a new metric"), "mean over layers"] == "0.700 [0.690, 0.710]"
+    assert (
+        tables.differences(pairs).frame.set_index("similarity").loc["a new metric", "difference"]
+        == "0.2000 [0.2000, 0.2000]"
+    )
+
+
+def test_what_was_not_computed_is_left_empty() -> None:
+    report = book_frames.report(0.9)
+    report.table = report.table[
+        (report.table["metric"] != "probe_accuracy") | (report.table["estimator"] == "reference")
+    ]
+    rows = similarity.similarity({"x": report}).set_index(["metric", "estimator", "at"])["value"]
+    assert rows["probe_accuracy", "reference", "last"] == pytest.approx(0.9)
+    assert ("probe_accuracy", "paper", "last") not in rows.index
+    shown = tables.similarities({("base", "x"): report}).frame.set_index("metric")
+    assert pd.isna(shown.loc["probe accuracy", "paper estimator, mean"])
