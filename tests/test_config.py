@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import realign
 from realign import config as cfg
 from realign import paths
 from realign.errors import RealignError, UsageError
@@ -57,7 +58,7 @@ def test_source_that_makes_no_sense_is_refused(source, base):
 
 
 def test_wrong_type_is_one_sentence_with_place_and_value(tmp_path):
-    text = (Path(cfg.__file__).parent / "profiles" / "smoke.toml").read_text()
+    text = (Path(realign.__file__).parent / "profiles" / "smoke.toml").read_text()
     (tmp_path / "bad.toml").write_text(
         text.replace("batch_size = 8\nlearning", 'batch_size = "many"\nlearning')
     )
