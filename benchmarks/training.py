@@ -59,7 +59,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from realign.training import cpu
     from realign.training import model as models
     from realign.training.data import Tokenized
-    from realign.training.infonce import LossSettings, backward
+    from realign.training.gradcache import backward
+    from realign.training.infonce import LossSettings
     from realign.training.loop import peak_memory
 
     queries, positives, negatives = triples(args.batch)

@@ -11,7 +11,7 @@ from realign.errors import RealignError
 from realign.models import loading
 from realign.models.batching import query_prefix
 from realign.texts.pairs import PairSet
-from realign.training.data import Tokenized, plan, share
+from realign.training.data import Tokenized, plan, queries_per_set
 
 
 def make(name: str, n: int, repeats: int = 0) -> PairSet:
@@ -23,12 +23,12 @@ def make(name: str, n: int, repeats: int = 0) -> PairSet:
 
 def test_every_row_is_used_once_an_epoch_and_batches_never_mix_sets() -> None:
     sets = [make("a", 32), make("b", 16)]
-    found = plan(sets, 8, 2, seed=0)
-    assert len(found) == 12
-    used = Counter((index, row) for index, rows in found.batches for row in rows)
+    planned = plan(sets, 8, 2, seed=0)
+    assert len(planned) == 12
+    used = Counter((index, row) for index, rows in planned.batches for row in rows)
     assert set(used.values()) == {2}
-    assert sum(len(rows) for _, rows in found.batches) == 96
-    assert len({index for index, _ in found.batches[:6]}) == 2  # mixed, not one set after the other
+    assert sum(len(rows) for _, rows in planned.batches) == 96
+    assert len({index for index, _ in planned.batches[:6]}) == 2  # mixed, not one set after the other
 
 
 def test_no_batch_holds_a_positive_twice() -> None:
@@ -52,13 +52,21 @@ def test_a_part_of_an_epoch_and_a_set_smaller_than_a_batch() -> None:
 
 
 def test_queries_are_shared_by_size_or_equally_or_between_the_two_by_temperature() -> None:
-    assert share([400, 100], 30, "temperature", 2.0) == [20, 10]  # square roots
-    assert share([400, 100], 30, "temperature", 1.0) == share([400, 100], 30, "size") == [24, 6]
-    assert share([400, 100], 30, "temperature", 1e9) == share([400, 100], 30, "equal") == [15, 15]
-    assert share([300, 100], 40, "size") == [30, 10]
-    assert share([300, 100], 40, "equal") == [20, 20]
-    assert share([300, 5], 40, "equal") == [20, 5]
-    assert share([300, 5], None, "equal") == [300, 5]
+    assert queries_per_set([400, 100], 30, "temperature", 2.0) == [20, 10]  # square roots
+    assert (
+        queries_per_set([400, 100], 30, "temperature", 1.0)
+        == queries_per_set([400, 100], 30, "size")
+        == [24, 6]
+    )
+    assert (
+        queries_per_set([400, 100], 30, "temperature", 1e9)
+        == queries_per_set([400, 100], 30, "equal")
+        == [15, 15]
+    )
+    assert queries_per_set([300, 100], 40, "size") == [30, 10]
+    assert queries_per_set([300, 100], 40, "equal") == [20, 20]
+    assert queries_per_set([300, 5], 40, "equal") == [20, 5]
+    assert queries_per_set([300, 5], None, "equal") == [300, 5]
 
 
 def test_a_text_that_occurs_twice_is_encoded_once_and_an_instruction_makes_it_another() -> None:

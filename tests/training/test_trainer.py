@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from realign import hardware
 from realign.config import Backbone, LoRA, Recipe
 from realign.errors import RealignError, UsageError
 from realign.models.batching import query_prefix
@@ -26,6 +27,8 @@ from realign.models.embedder import Embedder
 from realign.texts import corpus
 from realign.texts.pairs import PairSet
 from realign.training import loop, parallel, trainer
+from realign.training import run as runs
+from realign.training.run import Run
 
 BACKBONE = Backbone(source="random:0/llama")
 RECIPE = Recipe(
@@ -68,18 +71,12 @@ def colours(n: int = 48) -> PairSet:
     )
 
 
-def run(
-    out: Path,
-    recipe: Recipe = RECIPE,
-    seed: int | trainer.Seeds = 0,
-    sets: list[PairSet] | None = None,
-    **more,
-) -> Path:
-    compute = hardware.resolve("cpu", recipe.dtype)
-    found = sets if sets is not None else [colours()]
-    return trainer.train(
-        BACKBONE, recipe, seed, out, local=None, compute=compute, work=out / "work", sets=found, **more
-    )
+def of(out: Path, recipe: Recipe = RECIPE, seed: int = 0) -> Run:
+    return Run(BACKBONE, recipe, seed, out, out / "work", device="cpu")
+
+
+def run(out: Path, recipe: Recipe = RECIPE, seed: int = 0, sets: list[PairSet] | None = None, **more) -> Path:
+    return trainer.train(of(out, recipe, seed), sets=sets if sets is not None else [colours()], **more)
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +213,28 @@ def test_models_of_chosen_steps_are_kept_and_keeping_them_changes_nothing(tmp_pa
         run(tmp_path / "late", RECIPE.model_copy(update={"save_steps": (6,)}))
 
 
-def test_each_seed_decides_its_own_part(tmp_path) -> None:
+def test_each_seed_decides_its_own_part(tmp_path, monkeypatch) -> None:
     recipe = RECIPE.model_copy(update={"epochs": 0.34, "lora": LoRA(rank=2, dropout=0.3)})
-    first = trainer.Seeds.of(0)
-    logs = {"": run(tmp_path / "first", recipe, first)}
-    for name in ("data", "dropout", "initialisation"):
-        logs[name] = run(tmp_path / name, recipe, replace(first, **{name: 99}))
+    first = runs.seeds_of(0)
+    assert first == (0, 10_000, 20_000)
+    logs = {"": run(tmp_path / "first", recipe)}
+    for name in first._fields:
+        monkeypatch.setattr(runs, "seeds_of", lambda seed, name=name: first._replace(**{name: 99}))
+        logs[name] = run(tmp_path / name, recipe)
     losses = {name: pd.read_csv(model.parent / "log.csv").loss.tolist() for name, model in logs.items()}
     assert len({tuple(row) for row in losses.values()}) == 4
     # LoRA starts as no change, so the first loss depends on neither dropout inside it nor its weights
     assert losses["dropout"][0] == losses["initialisation"][0] == losses[""][0] != losses["data"][0]
+
+
+@pytest.mark.parametrize("seed", [-3, -1, 2**32 - 20_000, 2**64, 2**200, 1.5, True, "0", None])
+def test_a_seed_below_0_or_beyond_what_numpy_takes_is_refused(seed, tmp_path) -> None:
+    with pytest.raises(UsageError, match=r"training seed .* must be a whole number from 0 to 4294947295"):
+        Run(BACKBONE, RECIPE, seed, tmp_path, tmp_path / "work")
+
+
+def test_the_largest_seed_trains(tmp_path) -> None:
+    run(tmp_path, RECIPE.model_copy(update={"epochs": 0.2, "lora": LoRA(rank=2)}), runs.LARGEST_SEED)
 
 
 def test_training_on_evaluation_texts_is_refused_with_the_count(tmp_path: Path) -> None:
@@ -272,7 +281,7 @@ def test_collapsed_embeddings_stop_the_run(tmp_path, monkeypatch) -> None:
 
 
 def test_embeddings_that_collapse_by_themselves_stop_the_run(tmp_path, monkeypatch) -> None:
-    real = trainer.backbones.load
+    real = trainer.loading.load
 
     def flat(*args, **kwargs):
         """A backbone whose states are about the same vector whatever it reads."""
@@ -282,7 +291,7 @@ def test_embeddings_that_collapse_by_themselves_stop_the_run(tmp_path, monkeypat
             weight.copy_(weight[:1] + 1e-4 * weight)
         return model, tokenizer
 
-    monkeypatch.setattr(trainer.backbones, "load", flat)
+    monkeypatch.setattr(trainer.loading, "load", flat)
     with pytest.raises(RealignError, match=r"the embeddings have collapsed at step 2 of 6 \(set colours"):
         run(tmp_path, RECIPE.model_copy(update={"learning_rate": 1e-8}))
 
@@ -318,10 +327,9 @@ def one_process(tmp_path_factory) -> Path:
 
 
 def in_processes(out: Path, flag: str, recipe: Recipe = PAIR) -> Path:
-    compute = hardware.resolve("cpu", "float32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        parallel.train(BACKBONE, recipe, 0, out, local=None, compute=compute, work=out / "work", flag=flag)
+        parallel.train(of(out, recipe), flag)
     return out
 
 
@@ -372,6 +380,59 @@ def test_an_adapter_trained_with_shared_out_weights_is_saved_whole(tmp_path) -> 
     one, two = (load_file(out / name) for out in outs)
     assert one.keys() == two.keys()
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+
+
+def _full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _full_in_rust(*args, **kwargs):
+    raise SafetensorError(
+        'Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }'
+    )
+
+
+def _full_in_torch(*args, **kwargs):
+    raise RuntimeError(
+        "[enforce fail at inline_container.cc:807] . PytorchStreamWriter failed writing file data/4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "failure"),
+    [
+        ("realign.training.loop.save_file", _full_in_rust),
+        ("torch.save", _full_in_torch),
+        ("transformers.trainer_callback.TrainerState.save_to_json", _full),
+        ("pandas.DataFrame.to_csv", _full),
+        ("realign.training.trainer.shutil.move", _full),
+        ("sentence_transformers.SentenceTransformer.save_pretrained", _full_in_rust),
+        ("pathlib.Path.write_text", _full),
+    ],
+)
+def test_a_full_disk_is_one_sentence_at_every_write_and_the_run_goes_on_afterwards(
+    where, failure, tmp_path, monkeypatch
+) -> None:
+    recipe = RECIPE.model_copy(
+        update={"epochs": 0.6, "checkpoint_steps": 1, "save_steps": (2,), "lora": LoRA(rank=2, merge=False)}
+    )
+    with monkeypatch.context() as full:
+        full.setattr(where, failure)
+        with pytest.raises(
+            RealignError, match=rf"the disk that holds {tmp_path} is full: free some space"
+        ) as raised:
+            run(tmp_path, recipe)
+    assert "\n" not in str(raised.value)
+    assert run(tmp_path, recipe).is_dir()
+
+
+def test_other_errors_keep_their_own_words(tmp_path, monkeypatch) -> None:
+    def broken(*args, **kwargs):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", broken)
+    with pytest.raises(ValueError, match="something else"):
+        run(tmp_path, RECIPE.model_copy(update={"epochs": 0.2}))
 
 
 def test_the_flag_for_several_processes_is_checked() -> None:

@@ -13,10 +13,32 @@ from realign.models.batching import query_prefix, tokenize
 from realign.texts import corpus, pairs, problems
 from realign.texts.pairs import PairSet
 from realign.texts.splits import normalise
-from realign.training.infonce import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Texts of one optimiser step, over all processes.
+
+    ``ids[u]`` are the tokens of distinct text u, of which the first ``skip[u]`` (an instruction) are
+    read and not pooled. Query i is text ``queries[i]`` with positive ``candidates[i]``; candidates
+    beyond the positives are hard negatives. Every query is compared with every candidate. Texts that are
+    the same but for an instruction share a number in ``content``, which tells false negatives.
+    """
+
+    name: str
+    ids: list[list[int]]
+    skip: list[int]
+    queries: list[int]
+    candidates: list[int]
+    content: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the distinct texts."""
+        return sum(map(len, self.ids))
 
 
 @dataclass(frozen=True)
@@ -32,7 +54,7 @@ class Plan:
 Sampling = Literal["size", "equal", "temperature"]
 
 
-def share(
+def queries_per_set(
     sizes: Sequence[int], queries: int | None, sampling: Sampling, temperature: float = 2.0
 ) -> list[int]:
     """Return how many queries to take of each set.
@@ -40,9 +62,9 @@ def share(
     Args:
         sizes: of the sets.
         queries: in total; None takes all of every set, whatever the sampling.
-        sampling: ``size`` in proportion to the sets, ``equal`` the same of each, ``temperature`` in
-            proportion to size^(1/temperature), which lies between the two. A set that is too small gives
-            what it has, and the others give no more for it.
+        sampling: ``size`` takes from each set in proportion to its size, ``equal`` the same number,
+            ``temperature`` in proportion to size^(1/temperature), which lies between the two. A set with
+            too few queries gives all it has; the others do not make up for it.
         temperature: at least 1; 1 is ``size``, and ``equal`` is its limit.
     """
     if queries is None:
@@ -52,12 +74,19 @@ def share(
     return [min(round(queries * w / max(sum(weights), 1)), s) for w, s in zip(weights, sizes, strict=True)]
 
 
-def load_sets(recipe: Recipe, seed: int) -> list[pairs.PairSet]:
+def draw_queries(sets: Sequence[PairSet], recipe: Recipe, seed: int) -> list[PairSet]:
+    """Draw a recipe's number of queries from its training sets."""
+    counts = queries_per_set(
+        [len(one) for one in sets], recipe.queries, recipe.sampling, recipe.sampling_temperature
+    )
+    return [one.take(n, seed) for one, n in zip(sets, counts, strict=True)]
+
+
+def load_sets(recipe: Recipe, seed: int) -> list[PairSet]:
     """Load the training sets of a recipe and draw its number of queries from them."""
-    whole = [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data]
-    sizes = [len(one) for one in whole]
-    counts = share(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
-    return [one.take(n, seed) for one, n in zip(whole, counts, strict=True)]
+    return draw_queries(
+        [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data], recipe, seed
+    )
 
 
 def evaluation_texts(recipe: Recipe) -> list[str]:
@@ -68,25 +97,25 @@ def evaluation_texts(recipe: Recipe) -> list[str]:
     names = set(recipe.data)
     if any(name.startswith(pairs.FILE) for name in names):
         names |= set(pairs.INSTRUCTIONS)
-    found: list[str] = []
+    texts: list[str] = []
     if {"docs", "code"} & names:
         for f in corpus.functions("eval"):
-            found += [f.summary, f.description, f.source[: pairs.SOURCE_CHARACTERS]]
+            texts += [f.summary, f.description, f.source[: pairs.SOURCE_CHARACTERS]]
     if "messages" in names:
         for m in corpus.catalogues("eval"):
-            found += [m.text, *m.translations.values()]
+            texts += [m.text, *m.translations.values()]
     if "problems" in names:
         for p in problems("eval"):
-            found += [p.text, p.answer]
-    return [text for text in found if text]
+            texts += [p.text, p.answer]
+    return [text for text in texts if text]
 
 
 def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> Plan:
     """Return the batches of a run in order.
 
     Rows are shuffled in each epoch by ``seed``. A row whose positive or query is already in the batch
-    waits for a later one; what does not fill a batch at the end of an epoch is left out (a set smaller
-    than a batch makes one smaller batch of all its rows). Batches of the sets are mixed at random.
+    waits for a later one; rows that do not fill a batch at the end of an epoch are dropped (a set smaller
+    than a batch makes one smaller batch of all its rows). Batches of the sets are shuffled together.
 
     Raises:
         RealignError: there is no row at all.
@@ -95,20 +124,21 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
     batches: list[tuple[int, list[int]]] = []
     whole = int(epochs)
     for epoch in range(whole + (epochs > whole)):
-        found: list[tuple[int, list[int]]] = []
+        of_epoch: list[tuple[int, list[int]]] = []
         for index, one in enumerate(sets):
             rows = list(range(len(one)))
             generator.shuffle(rows)
-            made = _batches(one, rows, batch_size)
-            found += [(index, batch) for batch in made]
-        generator.shuffle(found)
-        batches += found if epoch < whole else found[: max(1, round(len(found) * (epochs - whole)))]
+            of_epoch += [(index, batch) for batch in _batches(one, rows, batch_size)]
+        generator.shuffle(of_epoch)
+        share = 1.0 if epoch < whole else epochs - whole
+        batches += of_epoch[: max(1, round(len(of_epoch) * share))]
     if not batches:
         raise RealignError("the training sets are empty: there is nothing to train on")
     return Plan(batches)
 
 
 def _batches(one: PairSet, rows: list[int], size: int) -> list[list[int]]:
+    """Fill batches of ``size`` rows in order; a row that repeats a text of its batch goes to the next."""
     size = min(size, len(rows))
     made: list[list[int]] = []
     waiting = rows
@@ -167,30 +197,27 @@ class Tokenized:
         used = {s.name: s.instruction if self.instructions else "" for s in self.sets}
         return {name: query_prefix(text) if text else "" for name, text in used.items()}
 
-    def batch(self, index: int, rows: Sequence[int]) -> Batch:
+    def batch(self, index: int, rows: Sequence[int]) -> TrainingBatch:
         """Tokenise some rows of one set."""
         one = self.sets[index]
-        negatives = [n for row in rows for n in one.negatives[row]]
-        passages = [one.positives[row] for row in rows] + negatives
         queries = [one.queries[row] for row in rows]
+        passages = [one.positives[row] for row in rows] + [n for row in rows for n in one.negatives[row]]
         instruction = one.instruction if self.instructions else ""
         asked = tokenize(self.tokenizer, queries, instruction, self.max_query_tokens)
         read = tokenize(self.tokenizer, passages, None, self.max_passage_tokens)
+        batch = TrainingBatch(one.name, [], [], [], [], [])
         place: dict[tuple[int, tuple[int, ...]], int] = {}
         contents: dict[str, int] = {}
-        ids: list[list[int]] = []
-        skip: list[int] = []
-        content: list[int] = []
-
-        def add(tokens: list[int], skipped: int, text: str) -> int:
-            key = (skipped, tuple(tokens))
-            if key not in place:
-                place[key] = len(ids)
-                ids.append(tokens)
-                skip.append(skipped)
-                content.append(contents.setdefault(normalise(text), len(contents)))
-            return place[key]
-
-        query_places = [add(t, asked.skip, q) for t, q in zip(asked.ids, queries, strict=True)]
-        passage_places = [add(t, read.skip, p) for t, p in zip(read.ids, passages, strict=True)]
-        return Batch(one.name, ids, skip, query_places, passage_places, content)
+        for places, texts, tokens in (
+            (batch.queries, queries, asked),
+            (batch.candidates, passages, read),
+        ):
+            for text, ids in zip(texts, tokens.ids, strict=True):
+                key = (tokens.skip, tuple(ids))
+                if key not in place:
+                    place[key] = len(batch.ids)
+                    batch.ids.append(ids)
+                    batch.skip.append(tokens.skip)
+                    batch.content.append(contents.setdefault(normalise(text), len(contents)))
+                places.append(place[key])
+        return batch

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,16 +25,18 @@ from sentence_transformers import (
 from torch.utils.data import DataLoader, Dataset
 
 from realign import progress
-from realign.config import Recipe
 from realign.errors import RealignError
-from realign.hardware import Compute
-from realign.study.store import peak_memory_gib
+from realign.hardware import Compute, peak_memory_gib
+from realign.models import batching
 from realign.training import cpu, sharding
-from realign.training import model as models
-from realign.training.data import Plan, Tokenized
-from realign.training.infonce import Batch, LossSettings, backward
+from realign.training.data import Plan, Tokenized, TrainingBatch
+from realign.training.gradcache import StepResult, backward
+from realign.training.infonce import LossSettings
+from realign.training.model import TokenStates, transformer_of
+from realign.training.run import Run
 
 COLLAPSED = 0.999
+Row = dict[str, Any]  # of the log: numbers, and the name of the set
 LOG_COLUMNS = (
     "step", "set", "loss", "learning_rate", "grad_norm", "accuracy", "alignment", "uniformity", "min_cosine",
     "tokens", "tokens_per_second", "padding_share", "chunks", "memory_gib",
@@ -51,7 +53,7 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TrainingBatch:
         return self.data.batch(*self.batches.batches[step])
 
 
@@ -71,49 +73,28 @@ class Trainer(SentenceTransformerTrainer):
     def __init__(
         self,
         model: SentenceTransformer,
-        recipe: Recipe,
+        run: Run,
         data: Tokenized,
         batches: Plan,
         compute: Compute,
-        work: Path,
-        seed: int,
-        pad_id: int,
-        keep: Callable[[int, list[dict[str, Any]]], None],
+        keep: Callable[[int, list[Row]], None],
         *,
         sharded: bool = False,
     ) -> None:
-        steps = len(batches)
-        args = SentenceTransformerTrainingArguments(
-            output_dir=str(work),
-            max_steps=steps,
-            per_device_train_batch_size=1,  # one item of the plan is one whole batch
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            optim="adamw_torch_fused",
-            seed=seed,
-            save_strategy="steps" if recipe.checkpoint_steps < steps else "no",
-            save_steps=recipe.checkpoint_steps,
-            save_total_limit=2,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=compute.device.type == "cpu",
-            bf16=False,  # autocast is entered by our own step
-            ddp_find_unused_parameters=False,
-        )
+        args = _arguments(run, len(batches), compute)
         if args.parallel_mode.name == "NOT_DISTRIBUTED":
             args._n_gpu = min(1, args.n_gpu)  # never torch's DataParallel
+        encoder = transformer_of(model).model
         if sharded:
-            sharding.shard(cast(Any, model[0]).model, args.device)
+            sharding.shard(encoder, args.device)
         super().__init__(model=model, args=args)
         self.is_distributed_loading_by_transformers = sharded  # or accelerate would wrap the model
         if compute.device.type == "cpu" and self.args.world_size == 1:
-            cpu.prepare(cast(Any, model[0]).model)
-        self.recipe = recipe
+            cpu.prepare(encoder)
+        self.recipe = recipe = run.recipe
         self.items = _Batches(data, batches)
         self.compute = compute
-        self.pad_id = pad_id
+        self.pad_id = batching.pad_token_id(data.tokenizer)
         self.loss_settings = LossSettings(
             recipe.temperature,
             recipe.symmetric,
@@ -122,8 +103,8 @@ class Trainer(SentenceTransformerTrainer):
             recipe.matryoshka,
         )
         self.keep = keep
-        self.extra: dict[str, Any] = {}
-        self.bar = progress.bar(steps, "training", "step")
+        self.extra: Row = {}
+        self.bar = progress.bar(len(batches), "training", "step")
 
     def _move_model_to_device(self, model: Any, device: torch.device) -> None:
         if not sharding.is_sharded(model):
@@ -154,48 +135,48 @@ class Trainer(SentenceTransformerTrainer):
         """Hand batches on: there are no labels to count."""
         return [next(epoch_iterator) for _ in range(num_batches)], None
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(  # type: ignore[override]  # our data loader gives batches of our own
+        self, model: torch.nn.Module, inputs: TrainingBatch, num_items_in_batch: object = None
+    ) -> torch.Tensor:
         """Add a batch's gradients; stop the run if its loss or its vectors say that it has failed."""
         began = time.perf_counter()
         model.train()
-        half = self.compute.dtype == torch.bfloat16
         sharded = self.is_distributed_loading_by_transformers
+        # cast weights are not cached where no process may hold them all
+        half = partial(torch.autocast, self.args.device.type, torch.bfloat16, cache_enabled=not sharded)
         result = backward(
-            # (sentence-transformers calls the encoder's forward alone, which gathers no weights)
-            model[0].model if sharded else models.TokenStates(model),
+            # (sentence-transformers calls the encoder's forward alone, which gathers no sharded weights)
+            transformer_of(model).model if sharded else TokenStates(model),
             inputs,
             self.loss_settings,
             chunk_tokens=self.recipe.chunk_tokens,
             pad_id=self.pad_id,
             device=self.args.device,
-            # cast weights are not kept where a process must not hold them all
-            autocast=partial(torch.autocast, self.args.device.type, torch.bfloat16, cache_enabled=not sharded)
-            if half
-            else nullcontext,
+            autocast=half if self.compute.dtype == torch.bfloat16 else nullcontext,
             distributed=self.args.world_size > 1,
         )
-        step = self.state.global_step + 1
-        where = self.place(step)
-        if not math.isfinite(result.loss):
-            raise RealignError(
-                f"the loss is {result.loss} at {where}: lower the learning rate or use float32"
-            )
-        if result.statistics["min_cosine"] > COLLAPSED and step > 1:
-            raise RealignError(
-                f"the embeddings have collapsed at {where}: all cosines in the batch are above {COLLAPSED}; "
-                "lower the learning rate or raise the temperature"
-            )
-        seconds = time.perf_counter() - began
+        self._stop_if_failed(result, self.state.global_step + 1)
         self.extra = {
             **result.statistics,
             "set": inputs.name,
             "tokens": inputs.tokens,  # of all processes
-            "tokens_per_second": inputs.tokens / seconds,
+            "tokens_per_second": inputs.tokens / (time.perf_counter() - began),
             "padding_share": 1 - result.tokens * result.passes / result.padded_tokens,
             "chunks": result.chunks,
             "memory_gib": peak_memory(self.args.device),
         }
         return torch.tensor(result.loss, device=self.args.device)
+
+    def _stop_if_failed(self, result: StepResult, step: int) -> None:
+        if not math.isfinite(result.loss):
+            raise RealignError(
+                f"the loss is {result.loss} at {self.place(step)}: lower the learning rate or use float32"
+            )
+        if result.statistics["min_cosine"] > COLLAPSED and step > 1:
+            raise RealignError(
+                f"the embeddings have collapsed at {self.place(step)}: all cosines in the batch are above "
+                f"{COLLAPSED}; lower the learning rate or raise the temperature"
+            )
 
     def place(self, step: int) -> str:
         """Name a step and its batch."""
@@ -235,12 +216,12 @@ class Trainer(SentenceTransformerTrainer):
             for name, value in saved.items():
                 parameters[name].copy_(sharding.part(value, parameters[name]))
 
-    # The optimiser's state is written whole too, so that a run may go on in another number of processes.
+    # The optimiser's state is gathered before it is written, so a run can resume with another number of processes.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         state = sharding.optimizer_state(self.optimizer)
         if self.args.should_save:
-            found = {"optimizer": state, "scheduler": self.lr_scheduler.state_dict()}
-            torch.save(found, Path(output_dir) / "optimizer.pt")
+            both = {"optimizer": state, "scheduler": self.lr_scheduler.state_dict()}
+            torch.save(both, Path(output_dir) / "optimizer.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -253,28 +234,51 @@ class Trainer(SentenceTransformerTrainer):
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
 
-def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
-    """Share of the learning rate at a step (from 0): up linearly, then half a cosine towards 0.
+def _arguments(run: Run, steps: int, compute: Compute) -> SentenceTransformerTrainingArguments:
+    recipe = run.recipe
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(run.work),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one item of the plan is one whole batch
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        optim="adamw_torch_fused",
+        seed=run.seeds.dropout,
+        save_strategy="steps" if recipe.checkpoint_steps < steps else "no",
+        save_steps=recipe.checkpoint_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=compute.device.type == "cpu",
+        bf16=False,  # autocast is entered by our own step
+        ddp_find_unused_parameters=False,
+    )
 
-    Unlike transformers' schedule it starts above 0, so that no step of a short run is for nothing.
+
+def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
+    """Share of the learning rate at a step (from 0): linear warm-up, then half a cosine towards 0.
+
+    Unlike transformers' schedule it starts above 0, so that the first step of a short run trains too.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def logged(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def logged(history: list[Row]) -> list[Row]:
     """Return the entries of a trainer's history that are optimiser steps."""
     return [row for row in history if "accuracy" in row]
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """Return the newest complete checkpoint; one that a kill left half-written is removed.
+    """Return the newest complete checkpoint; a newer one that a kill left half-written is removed.
 
     The trainer writes its state last, so a checkpoint with a readable state is complete.
     """
-    found = sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    for folder in found:
+    folders = sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for folder in folders:
         try:
             json.loads((folder / "trainer_state.json").read_text())
             return str(folder)

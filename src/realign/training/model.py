@@ -19,10 +19,12 @@ from realign.models import loading
 
 if TYPE_CHECKING:
     import pandas as pd
+    from peft import PeftModel
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Not the chat method that sentence-transformers would pick by itself for a tokeniser with a template.
+# sentence-transformers would apply a tokeniser's chat template by itself; this reads plain text.
 MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 SCORES = "## Scores"
 VERSIONS = ("torch", "transformers", "sentence-transformers", "peft", "accelerate")
@@ -64,6 +66,11 @@ def assemble(
     return SentenceTransformer(modules=modules, device=device, similarity_fn_name="cosine")
 
 
+def transformer_of(model: torch.nn.Module) -> Transformer:
+    """Return the first module of an assembled model; its ``model`` is the encoder, perhaps with an adapter."""
+    return cast("Transformer", cast("SentenceTransformer", model)[0])
+
+
 class TokenStates:
     """Calls a (wrapped) sentence-transformers model like a transformers model without head."""
 
@@ -72,32 +79,34 @@ class TokenStates:
         if hasattr(wrapped, "no_sync"):
             self.no_sync = wrapped.no_sync
 
-    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
-        """Return an object whose ``last_hidden_state`` is (B, T, d)."""
+    def __call__(
+        self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool
+    ) -> SimpleNamespace:
+        """Return an object whose ``last_hidden_state`` is (B, T, d); the cache stays off, as it was set."""
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         return SimpleNamespace(last_hidden_state=self.wrapped(features)["token_embeddings"])
 
 
 @contextmanager
-def merged(transformer: Any) -> Iterator[None]:
-    """Let a Transformer module hold a plain model, its adapter (if any) merged, while this context lasts.
+def merged(model: SentenceTransformer) -> Iterator[None]:
+    """Let an assembled model hold a plain encoder, its adapter (if any) merged, while this context lasts.
 
     The merged model is a copy: taking an adapter out again would leave rounding in the weights.
     """
+    transformer = transformer_of(model)
     wrapped = transformer.model
     if not hasattr(wrapped, "merge_adapter"):
         yield
         return
-    plain = copy.deepcopy(wrapped).merge_and_unload()
-    transformer.model = plain
+    transformer.model = cast("Any", copy.deepcopy(wrapped)).merge_and_unload()
     try:
         yield
     finally:
         transformer.model = wrapped
 
 
-def save_adapter(model: Any, folder: Path, backbone: Backbone) -> None:
-    """Write a LoRA adapter by itself, so that it loads as ``adapter:FOLDER`` with the backbone as base.
+def save_adapter(model: SentenceTransformer, folder: Path, backbone: Backbone) -> None:
+    """Write the LoRA adapter of a model by itself, so that it loads as ``adapter:FOLDER`` with the backbone as base.
 
     Its names are those of the model with its language-model head, as :func:`realign.models.loading.load`
     expects; the base is named by its source, never by a path of this machine.
@@ -105,15 +114,16 @@ def save_adapter(model: Any, folder: Path, backbone: Backbone) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
+    adapted = cast("PeftModel", transformer_of(model).model)
     prefix = "base_model.model."
-    inner = f"{prefix}{model.get_base_model().base_model_prefix}."
+    inner = f"{prefix}{adapted.get_base_model().base_model_prefix}."
     tensors = {
         inner + name.removeprefix(prefix): value.detach().cpu().contiguous()
-        for name, value in get_peft_model_state_dict(model).items()
+        for name, value in get_peft_model_state_dict(adapted).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = copy.deepcopy(model.peft_config["default"])
+    config = copy.deepcopy(adapted.peft_config["default"])
     config.base_model_name_or_path = backbone.source
     config.inference_mode = True
     config.save_pretrained(str(folder))
@@ -126,15 +136,15 @@ def save(
 
     The model may be in the middle of training: its mode and its cache setting are as before afterwards.
     """
-    config = cast(Any, model[0]).model.config
+    config = transformer_of(model).model.config
     config.use_cache = True
     model.model_card_data.generate_widget_examples = False
     model.save_pretrained(str(folder), create_model_card=False)
     # sentence-transformers keeps the longest sequence in the tokeniser's file only; say it here as well,
     # where other readers of the directory look.
     settings = folder / "sentence_bert_config.json"
-    found = json.loads(settings.read_text(encoding="utf-8"))
-    settings.write_text(json.dumps({**found, "max_seq_length": model.max_seq_length}, indent=2), "utf-8")
+    saved = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**saved, "max_seq_length": model.max_seq_length}, indent=2), "utf-8")
     (folder / "README.md").write_text(card(backbone, recipe, facts), encoding="utf-8")
     config.use_cache = False
 
@@ -198,7 +208,7 @@ def scored(text: str, tasks: pd.DataFrame, suites: pd.DataFrame, facts: dict[str
     """
     before = text.partition(f"{SCORES}\n")[0].rstrip("\n")
 
-    def row(*cells: Any) -> str:
+    def row(*cells: object) -> str:
         shown = ("failed" if c != c else f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells)
         return f"| {' | '.join(shown)} |"
 

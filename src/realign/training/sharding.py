@@ -1,13 +1,13 @@
-"""Weights, gradients and optimiser state shared out among processes (PyTorch's FSDP2, ``fully_shard``).
+"""Weights, gradients and optimiser state sharded among processes (PyTorch's FSDP2, ``fully_shard``).
 
-The same code on a CPU and on GPUs, so that two CPU processes test what GPUs do. Parameters become
-DTensors, of which each process holds a part; a layer's weights are put together when it is computed.
+The same code runs on CPUs and GPUs, so two CPU processes test what GPUs do. Parameters become DTensors,
+of which each process holds a part; a layer's weights are gathered when it is computed.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from realign.errors import RealignError
 
 Tensor = torch.Tensor
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of several processes, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
@@ -26,12 +32,12 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 
 def shard(model: torch.nn.Module, device: torch.device) -> None:
-    """Share a model's weights out among all processes, one decoder layer at a time, in place.
+    """Shard a model's weights among all processes, one decoder layer at a time, in place.
 
     Args:
         model: a transformers model without head, also inside a peft model; the same in every process.
             It must be called as a module from now on: its ``forward`` alone gathers nothing. Its weights
-            may lie on the CPU: only this process's part goes to the device.
+            may lie on the CPU: only this process's shard is moved to the device.
         device: where the model will run.
 
     Raises:
@@ -47,7 +53,7 @@ def shard(model: torch.nn.Module, device: torch.device) -> None:
         fully_shard(one, mesh=mesh)
 
 
-def outline(model: torch.nn.Module) -> Any:
+def outline(model: M) -> M:
     """Return a copy of a model whose parameters have no memory yet; :func:`gather` fills it."""
     empty = {
         id(p): torch.nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
@@ -57,7 +63,7 @@ def outline(model: torch.nn.Module) -> Any:
 
 
 def gather(model: torch.nn.Module, into: torch.nn.Module) -> None:
-    """Put a sharded model's weights together on the CPU of the first process, in an :func:`outline` of it.
+    """Gather a sharded model's weights on the CPU of the first process, in an :func:`outline` of it.
 
     Every process must call it; only in the first is ``into`` whole afterwards.
     """
@@ -76,7 +82,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def part(value: Tensor, parameter: Tensor) -> Tensor:
-    """Return what a process holds of a whole value that belongs to a parameter of the same shape."""
+    """Return this process's shard of a whole value, sharded as a parameter of the same shape is."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     value = value.to(parameter.device)
@@ -85,13 +91,13 @@ def part(value: Tensor, parameter: Tensor) -> Tensor:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the state of an optimiser as of one process; every process must call it."""
-    found = optimizer.state_dict()
-    state = {i: {k: whole(v) for k, v in one.items()} for i, one in found["state"].items()}
-    return {**found, "state": state}
+    held = optimizer.state_dict()
+    state = {i: {k: whole(v) for k, v in one.items()} for i, one in held["state"].items()}
+    return {**held, "state": state}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Give an optimiser the state that :func:`optimizer_state` returned, whoever holds its parameters now."""
+    """Load the state that :func:`optimizer_state` returned, also with another number of processes."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {i: {k: part(v, parameters[i]) for k, v in one.items()} for i, one in saved["state"].items()}
     optimizer.load_state_dict({**saved, "state": state})

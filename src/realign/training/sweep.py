@@ -1,28 +1,31 @@
 """A recorded sweep over recipes, scored on validation pairs of the training side alone.
 
 A tenth of each training set, drawn by the digest of the positive, is kept out of these runs; no
-evaluation text is used. One row a recipe; rows that the table has already are not run again.
+evaluation text is used. One row for each recipe; a row that is in the table already is not run again.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from realign import config, hardware
 from realign.config import Backbone, Recipe
+from realign.errors import RealignError, UsageError, full_disk_as_sentence
 from realign.models import loading
 from realign.models.embedder import Embedder
 from realign.texts import pairs, splits
 from realign.training import trainer
-from realign.training.data import share
+from realign.training.data import draw_queries
+from realign.training.run import Run, seeds_of
 
 VALIDATION_SHARE = 0.1
 VALIDATION_QUERIES = 64
@@ -32,15 +35,25 @@ RECIPE_COLUMNS = (*CHOSEN, "lora_rank", "seed")
 COST_COLUMNS = ("steps", "tokens", "seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss")
 
 
-def split(sets: Sequence[pairs.PairSet], n: int) -> list[tuple[pairs.PairSet, pairs.PairSet]]:
+Split = tuple[pairs.PairSet, pairs.PairSet]  # training, validation
+
+
+class Row(NamedTuple):
+    """One run of a sweep."""
+
+    recipe: Recipe
+    seed: int
+
+
+def split(sets: Sequence[pairs.PairSet], n: int) -> list[Split]:
     """Return (training, validation) parts of each set; validation has at most ``n`` queries.
 
     Training rows of any set that share a text with a validation row of any set are left out.
     """
     parts = []
     for one in sets:
-        shares = [splits.fraction("validation", splits.normalise(p)) for p in one.positives]
-        held = [share < VALIDATION_SHARE for share in shares]
+        drawn = [splits.fraction("validation", splits.normalise(p)) for p in one.positives]
+        held = [number < VALIDATION_SHARE for number in drawn]
         validation = one.rows([i for i, out in enumerate(held) if out]).take(n, 0)
         parts.append((one, [i for i, out in enumerate(held) if not out], validation))
     seen = {splits.normalise(t) for _, _, v in parts for t in (*v.queries, *v.positives)}
@@ -83,8 +96,8 @@ def run(
     Args:
         backbone: what every run starts from.
         base: the recipe that rows change.
-        rows: by name, the settings that a row changes (``data`` too: every row is scored on the sets of all rows), and its ``seed`` (0 if
-            not given).
+        rows: by name, the settings that a row changes (``data`` too: every row is scored on the sets of all
+            rows), and its ``seed`` (0 if not given).
         table: CSV to add to; lines before its header that start with ``#`` are kept.
         work: scratch folder for models and checkpoints.
         local: directory of the materialised base.
@@ -92,76 +105,111 @@ def run(
 
     Returns:
         The table: name, recipe, cost (tokens/s are the median over steps), score by set and their mean.
+
+    Raises:
+        UsageError: a row is not a recipe, or its name cannot name a row.
+        RealignError: the table cannot be read.
     """
-    seeds = {name: int(changes.get("seed", 0)) for name, changes in rows.items()}
-    recipes = {}
-    for name, changes in rows.items():
-        settings = {**base.model_dump(), **{k: v for k, v in changes.items() if k != "seed"}}
-        recipes[name] = config.parse(Recipe, settings, f"row {name}")
+    planned = read_rows(base, rows)
     done = set(read(table)["name"]) if _columns(table) else set()
-    hard = max(r.hard_negatives for r in [base, *recipes.values()])
-    names = list(dict.fromkeys(name for r in [*recipes.values(), base] for name in r.data))
+    recipes = [row.recipe for row in planned.values()]
+    names = list(dict.fromkeys(name for r in [*recipes, base] for name in r.data))
+    hard = max(r.hard_negatives for r in [base, *recipes])
     whole = [pairs.load(name, hard_negatives=hard) for name in names]
     parts = dict(zip(names, split(whole, VALIDATION_QUERIES), strict=True))
     compute = hardware.resolve(device, base.dtype)
-    longest = max(base.max_query_tokens, base.max_passage_tokens)
-
-    def scored(embedder: Embedder) -> dict[str, float]:
-        found = {name: round(score(embedder, validation), 2) for name, (_, validation) in parts.items()}
-        return {**found, "mean": round(float(np.mean(list(found.values()))), 2)}
-
     if UNTRAINED not in done:
         model, tokenizer = loading.load(backbone, attention=base.attention, local=local)
+        longest = max(base.max_query_tokens, base.max_passage_tokens)
         embedder = Embedder(model, tokenizer, max_tokens=longest, device=compute.device, dtype=compute.dtype)
-        add(table, {"name": UNTRAINED, **scored(embedder)}, list(parts))
+        add(table, {"name": UNTRAINED, **_scores(embedder, parts)}, names)
         del embedder, model
-    for name, recipe in recipes.items():
-        if name in done:
-            continue
-        seed = seeds[name]
-        training = [parts[name][0] for name in recipe.data]
-        counts = share(
-            [len(s) for s in training], recipe.queries, recipe.sampling, recipe.sampling_temperature
-        )
-        sets = [s.take(n, seed) for s, n in zip(training, counts, strict=True)]
-        sets = [replace(s, negatives=[row[: recipe.hard_negatives] for row in s.negatives]) for s in sets]
-        forbidden = [t for _, v in parts.values() for t in (*v.queries, *v.positives)]
-        out = work / name
-        began = time.perf_counter()
-        trainer.train(
-            backbone, recipe, seed, out,
-            local=local, compute=compute, work=out / "work", sets=sets, forbidden=forbidden,
-        )  # fmt: skip
-        seconds = time.perf_counter() - began
-        log = pd.read_csv(out / "log.csv")
-        embedder = Embedder.from_directory(out / "model", device=compute.device, dtype=compute.dtype)
-        asked = {c: getattr(recipe, c) for c in CHOSEN} | {"seed": seed}
-        cost = {
-            "steps": len(log),
-            "tokens": int(log["tokens"].sum()),
-            "seconds": round(seconds, 1),
-            "tokens_per_second": round(log["tokens_per_second"].median()),
-            "padding_share": round(log["padding_share"].mean(), 3),
-            "memory_gib": round(log["memory_gib"].max(), 2),
-            "last_loss": round(log["loss"].tail(5).mean(), 3),
-        }
-        rank = recipe.lora.rank if recipe.lora else None
-        add(table, {"name": name, **asked, "lora_rank": rank, **cost, **scored(embedder)}, list(parts))
-        del embedder
-        shutil.rmtree(out)
+    for name, (recipe, seed) in planned.items():
+        if name not in done:
+            out = work / name
+            result = _measure(Run(backbone, recipe, seed, out, out / "work", local, device), parts)
+            add(table, {"name": name, **result}, names)
     return read(table)
+
+
+def read_rows(base: Recipe, rows: Mapping[str, object]) -> dict[str, Row]:
+    """Check a grid: every row is a table of changed settings under a name fit for a file and a CSV.
+
+    Raises:
+        UsageError: names the row and what is wrong.
+    """
+    if not rows:
+        raise UsageError("the grid has no row: give a table of changed recipe settings for each run")
+    planned = {}
+    for name, changes in rows.items():
+        if name == UNTRAINED or not re.fullmatch(r"\w[\w ,.+=-]*", name):
+            raise UsageError(
+                f"row {name!r}: a name starts with a letter or digit and goes on with those, spaces and , . + = -; "
+                f"'{UNTRAINED}' is taken"
+            )
+        if not isinstance(changes, Mapping):
+            raise UsageError(f"row {name!r} must be a table of recipe settings, not {changes!r}")
+        settings = {**base.model_dump(), **{k: v for k, v in changes.items() if k != "seed"}}
+        seed = changes.get("seed", 0)
+        seeds_of(seed)
+        planned[name] = Row(config.parse(Recipe, settings, f"row {name}"), seed)
+    return planned
+
+
+def _measure(run: Run, parts: Mapping[str, Split]) -> dict[str, Any]:
+    """Train one row, and return its settings, cost and scores; its models are removed."""
+    recipe, seed = run.recipe, run.seed
+    sets = draw_queries([parts[name][0] for name in recipe.data], recipe, seed)
+    sets = [replace(s, negatives=[row[: recipe.hard_negatives] for row in s.negatives]) for s in sets]
+    forbidden = [text for _, v in parts.values() for text in (*v.queries, *v.positives)]
+    began = time.perf_counter()
+    model = trainer.train(run, sets=sets, forbidden=forbidden)
+    seconds = time.perf_counter() - began
+    log = pd.read_csv(run.out / "log.csv")
+    compute = hardware.resolve(run.device, recipe.dtype)
+    scores = _scores(Embedder.from_directory(model, device=compute.device, dtype=compute.dtype), parts)
+    shutil.rmtree(run.out)
+    return {
+        **{column: getattr(recipe, column) for column in CHOSEN},
+        "seed": seed,
+        "lora_rank": recipe.lora.rank if recipe.lora else None,
+        "steps": len(log),
+        "tokens": int(log["tokens"].sum()),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(log["tokens_per_second"].median()),
+        "padding_share": round(log["padding_share"].mean(), 3),
+        "memory_gib": round(log["memory_gib"].max(), 2),
+        "last_loss": round(log["loss"].tail(5).mean(), 3),
+        **scores,
+    }
+
+
+def _scores(embedder: Embedder, parts: Mapping[str, Split]) -> dict[str, float]:
+    """Score a model on the validation part of every set, and give their mean."""
+    scores = {name: round(score(embedder, validation), 2) for name, (_, validation) in parts.items()}
+    return {**scores, "mean": round(float(np.mean(list(scores.values()))), 2)}
 
 
 def read(table: Path) -> pd.DataFrame:
     """Read a sweep's table; whole numbers stay whole where a row has none."""
-    return pd.read_csv(table, comment="#", dtype={"name": str})
+    return pd.read_csv(table, comment="#", converters={"name": str})
 
 
 def _columns(table: Path) -> list[str] | None:
+    """Return the columns of a table, None if there is none or it has only remarks so far.
+
+    Raises:
+        RealignError: it is no table of a sweep.
+    """
     try:
-        return list(read(table).columns)
-    except (FileNotFoundError, pd.errors.EmptyDataError):  # no table, or only remarks so far
+        columns = list(read(table).columns)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
         return None
+    except (OSError, ValueError) as error:
+        raise RealignError(f"the table {table} cannot be read: {error}") from None
+    if "name" not in columns:
+        raise RealignError(f"the table {table} has no column 'name': it is not a table of a sweep")
+    return columns
 
 
 def add(table: Path, row: Mapping[str, Any], sets: list[str]) -> None:
@@ -169,5 +217,6 @@ def add(table: Path, row: Mapping[str, Any], sets: list[str]) -> None:
     columns = ["name", *RECIPE_COLUMNS, *COST_COLUMNS, *sets, "mean"]
     known = _columns(table)
     frame = pd.DataFrame([row]).reindex(columns=known or columns)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(table, mode="a", header=known is None, index=False)
+    with full_disk_as_sentence(table):
+        table.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(table, mode="a", header=known is None, index=False)
