@@ -23,7 +23,7 @@ class Drift(Pairs):
     version = 4
     published = True
     options: ClassVar[dict[str, Any]] = {
-        "metrics": ("correlation", "cka", "knn", "procrustes", "probe"),
+        "metrics": ("correlation", "cka", "knn", "r2", "probe_transfer"),
         "detail": "summary",
     }
 

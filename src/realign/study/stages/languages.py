@@ -13,7 +13,7 @@ from realign.study.models import Reader
 from realign.study.stage import Stage, concatenate, text_versions
 from realign.texts import selection
 
-METRICS = ("correlation", "cka", "knn", "procrustes")
+METRICS = ("correlation", "cka", "knn", "r2")
 MAX_TOKENS = 64
 SETTINGS = {"languages", "n_messages", "k", "resamples", "seed"}
 
@@ -29,19 +29,21 @@ class Languages(Stage):
         """One reading of every model."""
         return list(self.by_model().values())
 
-    def by_model(self) -> dict[str, Node]:
-        """Every role's backbone, and base after contrastive learning, by name."""
-        readers = {role: self.models.read_backbone(self.models.model(role)) for role in self.profile.roles}
-        readers["base-Emb"] = self.models.read_embedding("base", self.profile.seeds[0])
-        return {name: self.node(reader) for name, reader in readers.items()}
+    def by_model(self) -> dict[tuple[str, bool], Node]:
+        """By role and whether it is trained: every role's backbone, and base after contrastive learning."""
+        readers = {
+            (role, False): self.models.read_backbone(self.models.model(role)) for role in self.profile.roles
+        }
+        readers["base", True] = self.models.read_embedding("base", self.profile.seeds[0])
+        return {which: self.node(reader) for which, reader in readers.items()}
 
     def frame(self) -> pd.DataFrame:
-        """Model, language, metric (id), layer, value, low, high."""
+        """Role, trained (by contrastive learning), language, metric (id), layer, value, low, high."""
         frames = [
-            pd.read_csv(self.graph.run(node).path / "languages.csv").assign(model=name)
-            for name, node in self.by_model().items()
+            pd.read_csv(self.graph.run(node).path / "languages.csv").assign(role=role, trained=trained)
+            for (role, trained), node in self.by_model().items()
         ]
-        return concatenate(frames, ["model", "language", "metric", "layer", "value", "low", "high"])
+        return concatenate(frames, ["role", "trained", "language", "metric", "layer", "value", "low", "high"])
 
     def node(self, reader: Reader) -> Node:
         """One pass over the messages in all languages, then English against each translation."""
