@@ -46,7 +46,12 @@ def check_name(kind: str, name: str) -> str:
 
 
 # What torch, safetensors and tokenizers say of a full disk instead of an OSError.
-_FULL_DISK = ("No space left on device", "StorageFull", "PytorchStreamWriter failed writing")
+_FULL_DISK = (
+    "No space left on device",
+    "StorageFull",
+    "PytorchStreamWriter failed writing",
+    ". unexpected pos ",
+)
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -392,6 +392,10 @@ def _full_in_rust(*args, **kwargs):
     )
 
 
+def _full_in_torch_midway(*args, **kwargs):
+    raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 5376 vs 5268")
+
+
 def _full_in_torch(*args, **kwargs):
     raise RuntimeError(
         "[enforce fail at inline_container.cc:807] . PytorchStreamWriter failed writing file data/4"
@@ -403,6 +407,7 @@ def _full_in_torch(*args, **kwargs):
     [
         ("realign.training.loop.save_file", _full_in_rust),
         ("torch.save", _full_in_torch),
+        ("torch.save", _full_in_torch_midway),
         ("transformers.trainer_callback.TrainerState.save_to_json", _full),
         ("pandas.DataFrame.to_csv", _full),
         ("realign.training.trainer.shutil.move", _full),
