@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import pandas as pd
 import pytest
 from book_frames import report, study
 
-from realign.book import pages
 from realign.display import verdicts
 from realign.errors import UsageError
-from realign.evaluation import suites
 from realign.findings import claims
 from realign.hrsa import Report
 
@@ -159,76 +156,3 @@ def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -
     path.write_text(text + '[[C1.parts]]\nmeasure = "luck"\ntest = "above"\nsays = "x"\n')
     with pytest.raises(UsageError, match=r"unknown measure in claims\.toml: C1 'luck'"):
         claims.load(path)
-
-
-def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
-    made = pages.generated_pages(study())
-    assert set(made) - {"metrics_seen.svg"} == {
-        f"{n}.md"
-        for n in (
-            "verdicts",
-            "criteria",
-            "configuration",
-            "environment",
-            "run_times",
-            "sweep",
-            "tasks",
-            "reading",
-            "growth",
-        )
-    }
-    assert made["metrics_seen.svg"].lstrip().startswith("<?xml")
-    assert made["verdicts.md"].count("](chapters/rq") == 7
-    assert "| `hrsa.k` | `5, 10` |" in made["configuration.md"]
-    assert "torch" in made["environment.md"]
-    assert "1.50" in made["run_times.md"]
-    means = [row.split("|")[-2].strip() for row in made["sweep.md"].strip().splitlines()[2:]]
-    known = [float(mean) for mean in means if mean != "–"]
-    assert known == sorted(known, reverse=True)
-    assert means[: len(known)] == [f"{mean:g}" for mean in known]  # rows without a mean come last
-    assert "| untrained | – |" in made["sweep.md"]
-    assert "| A | Do A | 20 | 25 | 0 | 300 |" in made["reading.md"]
-
-
-def test_the_methods_page_describes_every_task_with_an_example_of_today() -> None:
-    made = pages.tasks_markdown(["smoke", "MTEB(Code, v1)"])
-    for row in suites.describe("smoke"):
-        assert f"**{row['task']}**" in made
-        assert f"| example | ` {row['example']} ` |" in made
-        for fact in ("source", "gold", "weakness", "metric"):
-            assert row[fact] in made
-    assert "data from the hub" in made
-
-
-def test_an_example_cannot_end_its_own_code_span() -> None:
-    assert pages._quoted("a `b`\n``c``") == "``` a `b` ``c`` ```"
-
-
-def test_growth_has_a_row_for_each_number_of_tokens(tmp_path: Path) -> None:
-    recorded = tmp_path / "hrsa.jsonl"
-    lines = [
-        {"work": f"{work}, n={n}", "ours": n / 1000, "unit": unit, "target": None, "machine": "a machine"}
-        for n in (1024, 4096)
-        for work, unit in (("reading", "s"), ("peak memory", "MiB"))
-    ]
-    lines.append({"work": "neighbours, n=20000", "ours": 1.0, "unit": "s", "target": 1.0, "machine": "x"})
-    recorded.write_text("\n".join(map(json.dumps, lines)))
-    made = pages.growth_markdown(recorded)
-    assert made.splitlines()[0] == "| tokens | reading | peak memory |"
-    assert "| 4096 | 4.10 s | 4.10 MiB |" in made
-    assert "20000" not in made
-    assert "on a machine" in made
-
-
-def test_smoke_verdicts_carry_a_warning() -> None:
-    frame = claims.claims(study(), ["C1"])
-    assert "{warning}" in pages.verdicts_markdown(frame, "smoke")
-    assert "{warning}" not in pages.verdicts_markdown(frame, "laptop")
-
-
-def test_mathjax_is_copied_from_its_wheel(tmp_path: Path) -> None:
-    pages.copy_mathjax(tmp_path)
-    pages.copy_mathjax(tmp_path)  # again: nothing to do
-    script = tmp_path / "_extra" / "mathjax" / "tex-mml-chtml.js"
-    assert script.stat().st_size > 1_000_000
-    assert any((script.parent / "output/chtml/fonts/woff-v2").iterdir())

@@ -76,12 +76,3 @@ def pair_name(pair: Pair) -> str:
 def ceiling_name(name: str) -> str:
     """Write a noise ceiling's name."""
     return f"noise ceiling ({name})"
-
-
-def markdown(table: pd.DataFrame | Table) -> str:
-    """Write a frame as a Markdown table (pipes escaped), without depending on tabulate."""
-    frame = table.frame if isinstance(table, Table) else table
-    rows = [list(frame.columns), *frame.itertuples(index=False)]
-    head, *cells = [[str(v).replace("|", "\\|") for v in row] for row in rows]
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -77,17 +77,12 @@ def failures(frame: pd.DataFrame) -> Table:
 def equivalence(frame: pd.DataFrame, margin: float) -> Table:
     """The test of each sibling against base in each suite; ``margin`` is in points."""
     tests = findings.equivalence(frame, margin)
-    answers = [f"within ±{margin:g}" if yes else "not shown" for yes in tests["equivalent"]]
-    return show(
-        pd.DataFrame(
-            {"suite": tests["suite"], "sibling": tests["sibling"]}
-            | {"difference": _intervals(tests, 2, "delta")}
-            | {"p, no difference": [number(p, 3) for p in tests["p"]]}
-            | {"p, TOST": [number(p, 3) for p in tests["tost_p"]]}
-            | {"equivalent": pd.Series(answers, dtype=object).where(tests["seeds"] > 1, "open: one seed")}
-            | {"tasks": tests["tasks"], "seeds": tests["seeds"]}
-        )
-    )
+    shown = tests[["suite", "sibling"]].assign(difference=_intervals(tests, 2, "delta"))
+    shown["p, no difference"] = [number(p, 3) for p in tests["p"]]
+    shown["p, TOST"] = [number(p, 3) for p in tests["tost_p"]]
+    answers = {True: f"within ±{margin:g}", False: "not shown"}
+    shown["equivalent"] = tests["equivalent"].map(answers).where(tests["seeds"] > 1, "open: one seed")
+    return show(shown.join(tests[["tasks", "seeds"]]))
 
 
 def gains(frame: pd.DataFrame) -> Table:
@@ -129,21 +124,12 @@ def reading(frame: pd.DataFrame) -> Table:
     mine = frame[(frame["model"] == "emb") & (frame["role"] == "base")]
     mine = mine[mine["seed"] == mine["seed"].min()]
     cut = mine["truncated"] / mine["texts"].clip(lower=1)
-    return show(
-        pd.DataFrame(
-            {
-                "task": mine["task"],
-                "instruction": mine["instruction"],
-                "texts": mine["texts"].astype(int),
-                "cut off %": [number(100 * part, 0) for part in cut],
-                "empty": mine["empty"].astype(int),
-                "tokens": mine["tokens"].astype(int),
-                "seconds": [number(seconds, 1) for seconds in mine["seconds"]],
-                "of which encoding": [number(seconds, 1) for seconds in mine["encode_seconds"]],
-                "dtype": mine["dtype"],
-            }
-        )
-    )
+    shown = mine[["task", "instruction"]].assign(texts=mine["texts"].astype(int))
+    shown["cut off %"] = [number(100 * part, 0) for part in cut]
+    shown[["empty", "tokens"]] = mine[["empty", "tokens"]].astype(int)
+    shown["seconds"] = [number(seconds, 1) for seconds in mine["seconds"]]
+    shown["of which encoding"] = [number(seconds, 1) for seconds in mine["encode_seconds"]]
+    return show(shown.assign(dtype=mine["dtype"]))
 
 
 # ---------------------------------------------------------------------------- RQ2, RQ3: similarity
@@ -155,17 +141,10 @@ def similarities(reports: similarity.Reports, ceilings: Mapping[str, Report] | N
     rows = rows.assign(text=_intervals(rows))
     table = rows.pivot(index=["models", "metric"], columns=["estimator", "at"], values="text")
     table = table.reindex(pd.MultiIndex.from_frame(rows[["models", "metric"]].drop_duplicates()))
-    return show(
-        pd.DataFrame(
-            {
-                "pair": table.index.get_level_values("models"),
-                "metric": [METRICS[m].title for m in table.index.get_level_values("metric")],
-                "mean over layers": table["reference", "mean"].to_numpy(),
-                "last layer": table["reference", "last"].to_numpy(),
-                "paper estimator, mean": table["paper", "mean"].to_numpy(),
-            }
-        )
-    )
+    table = table[[("reference", "mean"), ("reference", "last"), ("paper", "mean")]]
+    table.columns = ["mean over layers", "last layer", "paper estimator, mean"]
+    titles = {name: metric.title for name, metric in METRICS.items()}
+    return show(table.rename(index=titles, level="metric").rename_axis(["pair", "metric"]).reset_index())
 
 
 def differences(reports: similarity.Reports) -> Table:
@@ -211,22 +190,11 @@ def probes(reports: similarity.Reports, estimator: str = "reference") -> Table:
 def siblings(models: Models) -> Table:
     """How each followed role was tuned: a sibling that others tuned has a source and nothing more."""
     rows = mechanism.siblings(models)
-    tuned_here = "tuned by others: " + rows["source"]
-    return show(
-        pd.DataFrame(
-            {
-                "role": rows["role"],
-                "method": rows["method"].str.upper().fillna(tuned_here),
-                "reward": rows["reward"].map(REWARDS),
-                "steps": rows["steps"],
-                "problems a step": rows["problems"],
-                "answers a problem": rows["answers"],
-                "a completion is": rows["style"].map(STYLES),
-                "seed": rows["seed"],
-            },
-            dtype=object,
-        ).fillna(EMPTY)
-    )
+    tuned_by_others = "tuned by others: " + rows["source"]
+    rows["method"] = rows["method"].str.upper().fillna(tuned_by_others)
+    rows["reward"], rows["style"] = rows["reward"].map(REWARDS), rows["style"].map(STYLES)
+    names = {"problems": "problems a step", "answers": "answers a problem", "style": "a completion is"}
+    return show(rows.drop(columns="source").rename(columns=names).fillna(EMPTY))
 
 
 def policy(frame: pd.DataFrame) -> Table:
@@ -235,15 +203,12 @@ def policy(frame: pd.DataFrame) -> Table:
     Step 0 is the base; a sibling tuned in another style has a step 0 of its own, the base asked in that style.
     """
     frame = frame.sort_values(["role", "step"], ignore_index=True)
-    return show(
-        pd.DataFrame(
-            {"role": frame["role"], "step": frame["step"].astype(int)}
-            | {f"{mode} accuracy %": _accuracy(frame, mode) for mode in ("greedy", "sampled")}
-            | {"entropy": [number(value, 3) for value in frame["entropy"]]}
-            | {"KL to base": [number(value, 4) for value in frame["kl"]]}
-            | {"n": frame["n"].astype(int)}
-        )
-    )
+    shown = frame[["role", "step"]].astype({"step": int})
+    for mode in ("greedy", "sampled"):
+        shown[f"{mode} accuracy %"] = _accuracy(frame, mode)
+    shown["entropy"] = [number(value, 3) for value in frame["entropy"]]
+    shown["KL to base"] = [number(value, 4) for value in frame["kl"]]
+    return show(shown.assign(n=frame["n"].astype(int)))
 
 
 def _accuracy(frame: pd.DataFrame, mode: str) -> list[str]:

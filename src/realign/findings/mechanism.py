@@ -22,13 +22,13 @@ def siblings(models: Models) -> pd.DataFrame:
         ('verifier', 'random'), steps, problems (a step), answers (a problem), style, seed; missing where it
         does not apply.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for role in models.followed:
         if models.tuned_by_others(role):
             rows.append({"role": role, "source": models.family.roles[role].source})
             continue
         settings = models.tuning(role)
-        row = {"role": role, "source": "", "method": settings.method, "steps": settings.steps}
+        row: dict[str, object] = {"role": role, "source": "", "method": settings.method, "steps": settings.steps}
         if settings.method == "rlvr":
             row |= {"reward": settings.reward, "problems": settings.prompts, "answers": settings.completions}
         else:

@@ -43,7 +43,7 @@ def layer_heatmaps(
         ceilings: noise ceilings by group.
     """
     panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
-    rows = _estimators(metric)
+    rows = METRICS[metric].estimators
     narrow = len(panels) > 2
     figure, grid = grid_of(len(rows), len(panels), (max(2.2, 8 / len(panels)), 3.0 if narrow else 2.9))
     image = None
@@ -69,11 +69,6 @@ def layer_heatmaps(
     return figure
 
 
-def _estimators(metric: str) -> list[str]:
-    """The estimators of a metric, ours first."""
-    return [estimator for estimator in ESTIMATORS if estimator in METRICS[metric].estimators]
-
-
 def _diagonal(report: Report, metric: str, estimator: str) -> str:
     """Mean over matching layers, all tokens, with its interval."""
     return between(*report.by_layer(metric, estimator, variant="")[["value", "low", "high"]].mean())
@@ -95,7 +90,7 @@ def by_layer(
         ceilings: noise ceilings by group, bands in that group's column.
         estimators: which rows, of 'reference' and 'paper'; empty: those that the metric has.
     """
-    rows = list(estimators) or _estimators(metric)
+    rows = estimators or METRICS[metric].estimators
     figure, grid = grid_of(len(rows), len(groups), (7.8 / max(1, len(groups)), 2.5), sharey="row")
     for i, estimator in enumerate(rows):
         for axes, (group, reports) in zip(grid[i], groups.items(), strict=True):
