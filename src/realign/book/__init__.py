@@ -1,1 +1,1 @@
-"""Chapters and the site."""
+"""The book: its chapters, the pages that numbers make, and the site."""

@@ -1,7 +1,8 @@
-"""The parts of the site that numbers make: verdicts, configuration, environment, run times; and MathJax.
+"""The parts of the site that numbers make: verdicts, configuration, tasks, environment, run times.
 
 The book's pages are static, so these are written as Markdown into book/_generated before each build and
-included by the home page and the appendix. Nothing here is kept in git.
+included by the home page, the methods and the appendix. Nothing here is kept in git. Every number is of
+the chapters as they were executed, with their parameters: pages and chapters cannot disagree.
 """
 
 from __future__ import annotations
@@ -9,53 +10,102 @@ from __future__ import annotations
 import io
 import json
 import platform
-import re
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import torch
 
 from realign import paths
+from realign.book.chapters import CHAPTERS, Chapter
+from realign.book.markdown import code, escape, table
 from realign.display import figures, tables
-from realign.display.format import EMPTY, markdown, number
-from realign.errors import RealignError
+from realign.display.format import EMPTY, Text, number
+from realign.display.verdicts import sentences
 from realign.evaluation import suites
-from realign.findings import claims as rules
+from realign.findings import claims
 from realign.hrsa import demonstration
+from realign.study import Study, open_study
 
 PACKAGES = (
     *("torch", "transformers", "sentence-transformers", "peft", "trl", "mteb", "datasets", "reasoning-gym"),
     *("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "papermill", "jupyter-book"),
 )
-CHAPTERS = {
-    "RQ1": "chapters/rq1_null_effect",
-    "RQ2": "chapters/rq2_backbone_geometry",
-    "RQ3": "chapters/rq3_realignment",
-    "RQ4": "chapters/rq4_mechanism",
-}
-# What TeX on our pages needs of MathJax: a fifth of the package.
-MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
-def generated_pages(study: Any) -> dict[str, str]:
-    """Return every generated page of a study by file name."""
-    verdicts = rules.claims(study)
-    return {
-        "verdicts.md": verdicts_markdown(verdicts, study.profile.name),
+def generate() -> None:
+    """Write the generated pages of the chapters as they were executed.
+
+    Raises:
+        FileNotFoundError: a chapter was not executed yet.
+    """
+    folder = paths.root() / "book" / "_generated"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in generated_pages(executed_studies()).items():
+        temporary = folder / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+
+
+def executed_studies() -> dict[str, Study]:
+    """Return the study behind each executed chapter, by its name; chapters of one configuration share one."""
+    opened: dict[str, Study] = {}
+    studies = {}
+    for chapter in CHAPTERS:
+        study = open_study(**chapter.executed_with())
+        studies[chapter.name] = opened.setdefault(json.dumps(study.configuration()), study)
+    return studies
+
+
+def generated_pages(studies: Mapping[str, Study]) -> dict[str, str]:
+    """Return every generated page by file name.
+
+    Args:
+        studies: the study behind each chapter, by the chapter's name.
+    """
+    first = studies[CHAPTERS[0].name]
+    verdicts = pd.concat(
+        [claims.claims(studies[chapter.name], chapter.claims) for chapter in CHAPTERS], ignore_index=True
+    )
+    pages = {
+        "chapters.md": chapters_markdown(CHAPTERS),
+        "parameters.md": parameters_markdown(CHAPTERS),
+        "verdicts.md": verdicts_markdown(verdicts, {study.profile.name for study in studies.values()}),
         "criteria.md": criteria_markdown(verdicts),
-        "configuration.md": configuration_markdown(study.configuration()),
-        "environment.md": environment_markdown(environment()),
-        "run_times.md": run_times_markdown(study.provenance()),
+        "configuration.md": configuration_markdown(
+            {name: study.configuration() for name, study in studies.items()}
+        ),
+        "environment.md": pairs_markdown(environment().items(), ("what", "value")),
         "sweep.md": sweep_markdown(paths.data() / "sweeps" / "laptop-recipe.csv"),
-        "tasks.md": tasks_markdown(study.profile.suites),
-        "reading.md": markdown(tables.reading(study.reading())) + "\n",
+        "tasks.md": tasks_markdown(first.profile.suites),
+        "reading.md": table(tables.reading(first.evaluate.reading()).frame) + "\n",
         "metrics_seen.svg": metrics_seen_svg(),
-        "growth.md": growth_markdown(),
+        "growth.md": growth_markdown(paths.data() / "benchmarks" / "hrsa.jsonl"),
     }
+    read = pd.concat([study.provenance() for study in studies.values()])
+    return pages | {"run_times.md": run_times_markdown(read)}
+
+
+def chapters_markdown(chapters: Sequence[Chapter]) -> str:
+    """Render the home page's table of chapters and their questions."""
+    rows = [(Text(f"{{doc}}`{each.page}`"), each.question) for each in chapters]
+    return table(pd.DataFrame(rows, columns=["chapter", "question"])) + "\n"
+
+
+def parameters_markdown(chapters: Sequence[Chapter]) -> str:
+    """Render the table of parameters: name, the chapters that take it, its comment in the notebook."""
+    takers: dict[str, list[str]] = {}
+    comments: dict[str, str] = {}
+    for chapter in chapters:
+        for parameter in chapter.parameters().values():
+            takers.setdefault(parameter.name, []).append(chapter.title)
+            comments.setdefault(parameter.name, parameter.help)
+    rows = [
+        (Text(code(name)), "all" if len(titles) == len(chapters) else ", ".join(titles), comments[name])
+        for name, titles in takers.items()
+    ]
+    return table(pd.DataFrame(rows, columns=["parameter", "chapters", "what it does"])) + "\n"
 
 
 def tasks_markdown(names: Iterable[str]) -> str:
@@ -65,19 +115,15 @@ def tasks_markdown(names: Iterable[str]) -> str:
     """
     parts = []
     for name in names:
-        parts.append(f"### {name}\n\n{suites.about(name)}.")
+        parts.append(f"### {escape(name)}\n\n{escape(suites.about(name))}.")
         for row in suites.describe(name):
-            facts = {k: row[k] for k in ("type", "metric", "texts", "source", "gold", "weakness", "license")}
-            facts |= {"example": _quoted(row["example"]), "its gold": _quoted(row["example_gold"])}
-            cells = markdown(pd.DataFrame(facts.items(), columns=[f"**{row['task']}**", row["description"]]))
-            parts.append(cells)
+            facts = {
+                key: row[key] for key in ("type", "metric", "texts", "source", "gold", "weakness", "license")
+            }
+            examples = {"example": Text(code(row["example"])), "its gold": Text(code(row["example_gold"]))}
+            columns = [Text(f"**{escape(row['task'])}**"), row["description"]]
+            parts.append(table(pd.DataFrame((facts | examples).items(), columns=columns)))
     return "\n\n".join(parts) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """Show a text of a data set as it is, on one line, in a code span that its own backticks cannot end."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence} {' '.join(text.split())} {fence}"
 
 
 def metrics_seen_svg() -> str:
@@ -89,56 +135,55 @@ def metrics_seen_svg() -> str:
     return buffer.getvalue()
 
 
-def growth_markdown(path: Path | None = None) -> str:
+def growth_markdown(path: Path) -> str:
     """Render the recorded growth of time and memory with the number of tokens (data/benchmarks/hrsa.jsonl)."""
-    path = path or paths.data() / "benchmarks" / "hrsa.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    table: dict[int, dict[str, str]] = {}
+    columns: dict[int, dict[str, str]] = {}
     for line in lines:
-        work, found, tokens = line["work"].rpartition(", n=")
-        if found and line["target"] is None:
+        work, sized, tokens = line["work"].rpartition(", n=")
+        if sized and line["target"] is None:
             shown = f"{number(line['ours'], 2)} {line['unit']}"
-            table.setdefault(int(tokens), {})[work] = shown
-    frame = pd.DataFrame.from_dict(table, orient="index").rename_axis("tokens").reset_index()
-    return f"{markdown(frame)}\n\nRecorded by `benchmarks/hrsa.py` on {lines[0]['machine']}.\n"
+            columns.setdefault(int(tokens), {})[work] = shown
+    frame = pd.DataFrame.from_dict(columns, orient="index").rename_axis("tokens").reset_index()
+    machine = escape(lines[0]["machine"])
+    return f"{table(frame)}\n\nRecorded by `benchmarks/hrsa.py` on {machine}.\n"
 
 
-def verdicts_markdown(verdicts: pd.DataFrame, profile: str = "") -> str:
+def verdicts_markdown(verdicts: pd.DataFrame, profiles: Collection[str]) -> str:
     """Render today's verdicts as a table of claim, statement, verdict and chapter.
 
     Args:
         verdicts: the frame of :func:`realign.findings.claims.claims`.
-        profile: the profile behind the numbers; 'smoke' gets a warning that they mean nothing.
+        profiles: those behind the numbers; 'smoke' gets a warning that they mean nothing.
     """
+    places = {claim: chapter for chapter in CHAPTERS for claim in chapter.claims}
     rows = [
         (
-            f"**{r.claim}**",
-            f"{r.title}. {r.statement}",
-            f"**{r.verdict}**",
-            f"[{r.rq}]({CHAPTERS[str(r.rq)]})",
+            Text(f"**{escape(row.claim)}**"),
+            f"{row.title}. {row.statement}",
+            Text(f"**{escape(row.verdict)}**"),
+            Text(f"[{places[str(row.claim)].title}]({places[str(row.claim)].page})"),
         )
-        for r in verdicts.itertuples()
+        for row in verdicts.itertuples()
     ]
-    table = markdown(pd.DataFrame(rows, columns=["", "claim of the paper", "verdict here", "chapter"]))
-    if profile != "smoke":
-        return table + "\n"
+    page = table(pd.DataFrame(rows, columns=["", "claim of the paper", "verdict here", "chapter"])) + "\n"
+    if "smoke" not in profiles:
+        return page
     warning = "These verdicts come from tiny untrained models and test the machinery, not the claims."
-    return f":::{{warning}}\n{warning}\n:::\n\n{table}\n"
+    return f":::{{warning}}\n{warning}\n:::\n\n{page}"
 
 
 def criteria_markdown(verdicts: pd.DataFrame) -> str:
     """Render, for every claim, the criterion that was set in advance and the evidence it met."""
     parts = []
     for row in verdicts.itertuples():
-        evidence = "\n".join(f"- {line}" for line in str(row.evidence).splitlines())
-        parts.append(f"**{row.claim}, {row.title}: {row.verdict}.** {row.criterion}\n\n{evidence}")
+        head = f"**{escape(row.claim)}, {escape(row.title)}: {escape(row.verdict)}.** {escape(row.criterion)}"
+        parts.append("\n".join([head, "", *(f"- {escape(line)}" for line in sentences(row.evidence))]))
     return "\n\n".join(parts) + "\n"
 
 
 def environment() -> dict[str, str]:
     """Return the machine and the versions that this process sees."""
-    import torch
-
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     facts |= {"threads": str(torch.get_num_threads()), "accelerator": device}
@@ -150,79 +195,53 @@ def environment() -> dict[str, str]:
     return facts
 
 
-def configuration_markdown(configuration: Mapping[str, Any]) -> str:
-    """Render a resolved profile as a two-column Markdown table, nested settings dotted."""
-    rows = [(f"`{key}`", f"`{_plain(value)}`") for key, value in _flatten(configuration)]
-    return markdown(pd.DataFrame(rows, columns=["setting", "value"]))
+def configuration_markdown(configurations: Mapping[str, Mapping[str, object]]) -> str:
+    """Render the resolved profile of the first chapter, nested settings dotted, and where others differ.
+
+    Args:
+        configurations: resolved profiles by the chapter's name.
+    """
+    flat = {name: dict(_flatten(configuration)) for name, configuration in configurations.items()}
+    first = next(iter(flat.values()))
+    parts = [pairs_markdown([(Text(code(k)), Text(code(v))) for k, v in first.items()], ("setting", "value"))]
+    for name, settings in flat.items():
+        own = [f"{code(k)} {code(v)}" for k, v in settings.items() if first.get(k) != v]
+        parts += [f"Chapter {name} was executed with {', '.join(own)}.\n"] if own else []
+    return "\n".join(parts)
 
 
-def environment_markdown(facts: Mapping[str, Any]) -> str:
-    """Render what the book was built with (machine, device, versions) as a Markdown table."""
-    rows = [(str(key), str(value)) for key, value in _flatten(facts)]
-    return markdown(pd.DataFrame(rows, columns=["what", "value"]))
+def pairs_markdown(pairs: Iterable[tuple[object, object]], columns: tuple[str, str]) -> str:
+    """Render names and values as a Markdown table."""
+    return table(pd.DataFrame(list(pairs), columns=columns)) + "\n"
 
 
-def run_times_markdown(provenance: pd.DataFrame, pages: Mapping[str, float] | None = None) -> str:
-    """Render the time behind the book: seconds by stage and, if given, seconds each page took.
+def run_times_markdown(provenance: pd.DataFrame) -> str:
+    """Render the time behind the book: artifacts and minutes by stage.
 
     Args:
         provenance: rows of ``study.provenance()`` of all chapters; the same key counts once.
-        pages: seconds that executing each chapter took in this build.
     """
-    parts = []
-    if not provenance.empty:
-        once = provenance.drop_duplicates("key")
-        groups = once.groupby(["stage", "source"], as_index=False)
-        table = groups.agg(artifacts=("key", "size"), minutes=("seconds", lambda s: number(s.sum() / 60, 2)))
-        parts.append(markdown(table))
-    if pages:
-        rows = [(name, number(seconds, 1)) for name, seconds in pages.items()]
-        parts.append(markdown(pd.DataFrame(rows, columns=["chapter", "seconds in this build"])))
-    return "\n\n".join(parts) or "Nothing was timed."
+    if provenance.empty:
+        return "Nothing was timed.\n"
+    groups = provenance.drop_duplicates("key").groupby(["stage", "source"], as_index=False)
+    frame = groups.agg(artifacts=("key", "size"), minutes=("seconds", lambda s: number(s.sum() / 60, 2)))
+    return table(frame) + "\n"
 
 
-def sweep_markdown(table: Path) -> str:
+def sweep_markdown(path: Path) -> str:
     """Render a recorded sweep over recipes as a Markdown table: best mean first, rows without one last."""
-    frame = pd.read_csv(table, comment="#", dtype=str, keep_default_na=False)
+    frame = pd.read_csv(path, comment="#", dtype=str, keep_default_na=False)
     frame = frame.sort_values("mean", key=lambda column: -pd.to_numeric(column))
     dropped = {"seconds", "tokens_per_second", "padding_share", "memory_gib", "last_loss"}
     shown = frame[[c for c in frame.columns if c not in dropped]].replace("", EMPTY)
-    return markdown(shown.rename(columns=lambda name: name.replace("_", " "))) + "\n"
+    return table(shown.rename(columns=lambda name: name.replace("_", " "))) + "\n"
 
 
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _flatten(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in data.items():
-        nested = isinstance(value, Mapping) and value
-        rows += _flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return rows
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or EMPTY
-    return EMPTY if value in (None, "", {}) else str(value)
-
-
-def copy_mathjax(book: Path) -> None:
-    """Copy MathJax from its wheel to book/_extra, so that no page asks another host for it.
-
-    Raises:
-        RealignError: if the package is missing or laid out differently.
-    """
-    target = book / "_extra" / "mathjax"
-    spec = find_spec("mathjax")
-    if spec is None or spec.origin is None:
-        raise RealignError("MathJax is missing: install the locked requirements (django-static-mathjax)")
-    source = Path(spec.origin).parent / "static" / "mathjax" / "es5"
-    for name in MATHJAX:
-        place = target / name
-        if place.exists():
-            continue
-        if not (source / name).exists():
-            raise RealignError(f"no {name} in {source}: install the locked version of django-static-mathjax")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, place)
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(map(str, value)) or EMPTY
         else:
-            shutil.copyfile(source / name, place)
+            yield f"{prefix}{key}", EMPTY if value in (None, "", {}) else str(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
-from realign import config as cfg
-from realign import paths
-from realign.cli.app import (
-    command,
-)
+import typer
+
+from realign import config, paths
+from realign.cli import doctor as report
+from realign.cli.app import command
 from realign.errors import RealignError
 
 
@@ -18,9 +19,7 @@ def doctor() -> None:
 
     Example: realign doctor
     """
-    from realign.cli import doctor as check
-
-    for line in check.report():
+    for line in report.lines():
         print(line)
 
 
@@ -33,16 +32,15 @@ def families() -> None:
 
     Example: realign families
     """
-    from realign.cli import doctor
     from realign.models import compatibility
 
-    hub = doctor.hub_reachable()[0]
+    hub = report.hub_reachable()[0]
     torn = []
-    for family in cfg.load_families(paths.data() / "families.toml").values():
+    for family in config.load_families(paths.data() / "families.toml").values():
         print(family.name + (f"  ({family.note})" if family.note else ""))
         verdicts = {role: (agrees, why) for role, agrees, why in compatibility.check(family, hub=hub)}
         for role, backbone in family.roles.items():
-            facts = "; ".join(x for x in (backbone.license, backbone.origin, backbone.note) if x)
+            facts = "; ".join(fact for fact in (backbone.license, backbone.origin, backbone.note) if fact)
             print(f"  {role:<16}{backbone.source}" + (f"  [{facts}]" if facts else ""))
             if role in verdicts:
                 agrees, why = verdicts[role]
@@ -75,13 +73,16 @@ def suites() -> None:
 
 
 @command
-def profiles() -> None:
-    """Print the profiles and what each needs, as JSON with --help for one at a time.
+def profiles(
+    name: Annotated[str, typer.Argument(help="a profile or a TOML file, to be printed in full as JSON")] = "",
+) -> None:
+    """List the profiles and what each needs, or print all settings of one as JSON.
 
-    Example: realign profiles
+    Example: realign profiles laptop
     """
-    for name in cfg.profile_names():
-        loaded = cfg.load_profile(name)
-        needs = ", ".join(loaded.needs) or "nothing beyond a CPU"
-        print(f"{name}: {loaded.about} Needs {needs}.")
-        print(json.dumps(loaded.model_dump(mode="json"), indent=1))
+    if name:
+        print(json.dumps(config.load_profile(name).model_dump(mode="json"), indent=1))
+        return
+    for each in config.profile_names():
+        profile = config.load_profile(each)
+        print(f"{each}: {profile.about} Needs {', '.join(profile.needs) or 'nothing beyond a CPU'}.")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from realign import config as cfg
-from realign import paths
 from realign.errors import RealignError, UsageError
+from realign.study.naming import check_seed
 
 app = typer.Typer(
     help="Reference companion to 'Do Reasoning Models Enhance Embedding Models?' (arXiv 2601.21192).",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 tune_app = typer.Typer(
-    help="Tune a sibling of a base backbone.\n\nExample: realign tune rlvr -f smollm2-135m -o my/reason",
-    no_args_is_help=True,
+    help="Tune a sibling of a base backbone.\n\nExample: realign tune rlvr -f smollm2-135m -o my/reason"
 )
 app.add_typer(tune_app, name="tune")
+command = app.command()
+
+
+def _checked_seed(seed: int | None) -> int | None:
+    return None if seed is None else check_seed(seed)
+
 
 Profile = Annotated[
     str,
@@ -33,28 +38,39 @@ Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", help="NAME VALUE as 'NAME=VALUE' or two words: -p k [5,20]"),
 ]
-FamilyName = Annotated[str | None, typer.Option("--family", "-f", help="a family of data/families.toml")]
-
-command = app.command()
+Family = Annotated[
+    str, typer.Option("--family", "-f", help="a family of data/families.toml; the profile's if not given")
+]
+Role = Annotated[str, typer.Argument(help="a role of the family: base, reason, sft or a control")]
+Output = Annotated[str, typer.Option("--output", "-o", help="a new directory")]
+Seed = Annotated[
+    int, typer.Option(callback=_checked_seed, help="of data order, sampling, dropout and new weights")
+]
+MaybeSeed = Annotated[
+    int | None, typer.Option("--seed", callback=_checked_seed, help="the profile's if not given")
+]
 
 
 def main() -> None:
     """Run the command line; known failures are one sentence on stderr and exit code 1 or 2."""
     try:
-        app(args=join_parameters(sys.argv[1:]), standalone_mode=True)
+        code = app(args=join_parameters(sys.argv[1:]) or ["--help"], standalone_mode=False) or 0
     except RealignError as error:
-        print(f"realign: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(
-            "realign: interrupted; finished stages are kept, run the same command to go on", file=sys.stderr
-        )
-        sys.exit(130)
+        code = _say(str(error), error.exit_code)
+    except typer.TyperException as error:  # a command line that typer cannot read
+        code = _say(error.format_message(), error.exit_code)
     except OSError as error:
-        if error.errno == 28:
-            print(f"realign: the disk is full ({error.filename or 'while writing'})", file=sys.stderr)
-            sys.exit(1)
-        raise
+        if error.errno != errno.ENOSPC:
+            raise
+        code = _say(f"the disk is full ({error.filename or 'while writing'})", 1)
+    if code == 130:
+        _say("interrupted; finished stages are kept, run the same command to go on", code)
+    sys.exit(code)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"realign: {sentence}", file=sys.stderr)
+    return code
 
 
 def join_parameters(arguments: list[str]) -> list[str]:
@@ -69,25 +85,30 @@ def join_parameters(arguments: list[str]) -> list[str]:
     return joined
 
 
-def parameters(pairs: list[str] | None) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; values are read as in a notebook's parameter cell."""
-    from realign.book.chapters import parse_value
+def parameters(pairs: list[str] | None) -> dict[str, object]:
+    """Read NAME=VALUE pairs; values are read as in a notebook's parameter cell.
 
-    found: dict[str, Any] = {}
+    Raises:
+        UsageError: for a pair without a name or a value.
+    """
+    values: dict[str, object] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"parameter '{pair}' must be NAME VALUE or NAME=VALUE")
-        found[name.strip()] = parse_value(value)
-    return found
+        values[name.strip()] = parse_value(value)
+    return values
+
+
+def parse_value(text: str) -> object:
+    """Read a parameter from the command line: a Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def fresh(ignore_published: bool) -> None:
     """Leave published results out of sight, here and in every kernel started from here."""
     if ignore_published:
         os.environ["REALIGN_FRESH"] = "1"
-
-
-def family_of(name: str | None, profile: cfg.Profile) -> cfg.Family:
-    """Return the family of that name, or the profile's."""
-    return cfg.find_family(cfg.load_families(paths.data() / "families.toml"), name or profile.family)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from realign.cli.app import (
-    Parameters,
-    Profile,
-    command,
-    fresh,
-    parameters,
-)
+from realign.cli.app import Parameters, Profile, command, fresh, parameters
+from realign.errors import UsageError
+from realign.study import open_study
+
+IgnorePublished = Annotated[
+    bool, typer.Option("--ignore-published", help="compute everything here; finished stages are kept")
+]
 
 
 @command
 def book(
     profile: Profile = "laptop",
-    ignore_published: Annotated[
-        bool, typer.Option("--ignore-published", help="compute everything here; finished stages go on")
-    ] = False,
+    ignore_published: IgnorePublished = False,
     launcher: Annotated[str, typer.Option(help="here, workers or slurm: where missing stages run")] = "here",
     strict: Annotated[bool, typer.Option(help="a warning of jupyter-book is an error")] = True,
 ) -> None:
-    """Compute what is missing, run the four chapters and compile the site.
+    """Compute what is missing, run every chapter and compile the site.
 
     Example: realign book --profile laptop
     """
-    from realign.book import chapters
-    from realign.study import launch, open_study, require
+    from realign.book import chapters, pages, site
+    from realign.study import launch, require
 
     fresh(ignore_published)
     study = open_study(profile)
@@ -39,11 +39,11 @@ def book(
     launch.run(study, study.nodes(), launcher)
     if launcher == "slurm":
         return
-    for chapter in chapters.CHAPTERS:
-        print(f"chapter {chapter}", file=sys.stderr)
-        chapters.execute(chapter, {"profile": profile})
-    chapters.generate_pages(study)
-    print(f"the book: {chapters.build_site(strict=strict)}")
+    for each in chapters.CHAPTERS:
+        print(f"chapter {each.name}", file=sys.stderr)
+        site.execute(each, {"profile": profile})
+    pages.generate()
+    print(f"the book: {site.build(strict=strict)}")
 
 
 @command
@@ -52,20 +52,39 @@ def chapter(
     parameter: Parameters = None,
     profile: Profile = "laptop",
     build: Annotated[bool, typer.Option(help="compile the site afterwards")] = True,
-    ignore_published: Annotated[bool, typer.Option("--ignore-published")] = False,
+    ignore_published: IgnorePublished = False,
 ) -> None:
     """Run one chapter with parameters, computing only what is new, and compile the site.
 
+    Chapters that were never executed here are executed too if everything that they read is there;
+    otherwise the site is left as it is.
+
     Example: realign chapter rq2 -p family smollm2-135m -p k "[5,20]"
     """
-    from realign.book import chapters
+    from realign.book import chapters, pages, site
 
     fresh(ignore_published)
+    wanted = chapters.find(name)
     given = {"profile": profile, **parameters(parameter)}
-    executed = chapters.execute(name, given)
-    print(f"the chapter: {executed}")
-    if build:
-        print(f"the book: {chapters.build_site()}")
+    open_study(**wanted.complete(given))  # a wrong value is said before anything runs
+    others = [each for each in site.missing_chapters() if each != wanted]
+    if build and others:
+        study = open_study(str(given["profile"]))
+        if absent := study.graph.missing(study.nodes()):
+            build = False
+            names = ", ".join(each.name for each in others)
+            print(
+                f"the site is left as it is: {names} never ran here and {len(absent)} results of the profile are "
+                f"not computed (realign book --profile {given['profile']} does both)",
+                file=sys.stderr,
+            )
+    print(f"the chapter: {site.execute(wanted, given)}")
+    if not build:
+        return
+    for each in others:
+        site.execute(each, {"profile": given["profile"]})
+    pages.generate()
+    print(f"the book: {site.build()}")
 
 
 @command
@@ -78,8 +97,10 @@ def notebooks(
     """
     from realign.book import chapters
 
-    for name in chapters.CHAPTERS:
-        print(chapters.convert(name, folder))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name a folder for the notebooks")
+    for each in chapters.CHAPTERS:
+        print(each.convert(folder))
 
 
 @command
@@ -88,28 +109,21 @@ def status(profile: Profile = "laptop") -> None:
 
     Example: realign status --profile laptop
     """
-    from collections import Counter
-    from datetime import UTC, datetime
-
-    from realign.study import open_study
-
     study = open_study(profile)
     rows = list(study.store.listing())
     print(f"{'stage':<14}{'layer':<11}{'count':>6}{'MB':>9}  newest")
-    groups = sorted({(a.manifest["stage"], a.layer) for a in rows})
-    for stage, layer in groups:
-        mine = [a for a in rows if (a.manifest["stage"], a.layer) == (stage, layer)]
-        newest = max(datetime.fromisoformat(a.manifest["started"]) for a in mine)
-        age = datetime.now(UTC) - newest
-        size = sum(a.bytes for a in mine) / 1e6
-        print(f"{stage:<14}{layer:<11}{len(mine):>6}{size:>9.1f}  {_age(age.total_seconds())} ago")
-    missing = study.graph.missing(study.nodes())
-    print(f"\nprofile {study.profile.name}: {len(study.nodes())} results wanted, ", end="")
-    if not missing:
-        print("all there")
-    else:
-        kinds = Counter(n.request.stage for n in missing)
-        print("stages to compute: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
+    for stage, layer in sorted({(each.manifest["stage"], each.layer) for each in rows}):
+        group = [each for each in rows if (each.manifest["stage"], each.layer) == (stage, layer)]
+        newest = max(datetime.fromisoformat(each.manifest["started"]) for each in group)
+        age = _age((datetime.now(UTC) - newest).total_seconds())
+        size = sum(each.bytes for each in group) / 1e6
+        print(f"{stage:<14}{layer:<11}{len(group):>6}{size:>9.1f}  {age} ago")
+    nodes = study.nodes()
+    counts = Counter(node.request.stage for node in study.graph.missing(nodes))
+    missing = "stages to compute: " + ", ".join(f"{count} {stage}" for stage, count in sorted(counts.items()))
+    print(
+        f"\nprofile {study.profile.name}: {len(nodes)} results wanted, {missing if counts else 'all there'}"
+    )
 
 
 def _age(seconds: float) -> str:
@@ -125,8 +139,6 @@ def plan(profile: Profile = "laptop") -> None:
 
     Example: realign plan --profile paper
     """
-    from realign.study import open_study
-
     study = open_study(profile)
     missing = study.graph.missing(study.nodes())
     for node in missing:

@@ -48,8 +48,8 @@ def hub_reachable(seconds: float = 3.0) -> tuple[bool, str]:
         return False, f"{host}: {error.strerror or error}"
 
 
-def report() -> Iterator[str]:
-    """Yield the report's lines."""
+def lines() -> Iterator[str]:
+    """Yield the lines of the report; imports torch."""
     import torch
 
     compute = hardware.resolve()

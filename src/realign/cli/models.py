@@ -5,70 +5,57 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-from realign import config as cfg
-from realign.cli.app import (
-    FamilyName,
-    Profile,
-    command,
-    tune_app,
-)
-from realign.errors import RealignError, UsageError, unknown
+from realign import config
+from realign.cli.app import Family, MaybeSeed, Output, Profile, Role, Seed, command, tune_app
+from realign.errors import RealignError, UsageError
+from realign.study import open_study
+
+Steps = Annotated[int | None, typer.Option(help="optimiser steps; the profile's if not given")]
 
 
 def _tune(
-    family: str | None,
-    output: Path,
-    profile: str,
-    steps: int | None,
-    seed: int | None,
-    method: str = "",
-    role: str = "",
-) -> None:
+    family: str, output: str, profile: str, steps: int | None, seed: int | None,
+    method: Literal["rlvr", "sft", ""] = "", role: str = "",
+) -> None:  # fmt: skip
     from realign import tuning
-    from realign.study import open_study
-    from realign.tuning.adapters import rank
+    from realign.tuning.runs import rank
 
-    if output.exists() and any(output.iterdir()):
+    place = Path(output)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{output} is not empty: name a new directory for the adapter")
     study = open_study(profile, family=family)
-    settings: Any = study.models.tuning(role) if role else getattr(study.profile, method)
+    if role:
+        settings = study.models.tuning(role)
+    else:
+        settings = study.profile.rlvr if method == "rlvr" else study.profile.sft
     asked = {"seed": seed, "steps": steps}
     changes = {name: value for name, value in asked.items() if value is not None}
-    settings = cfg.parse(type(settings), {**settings.model_dump(), **changes}, f"tune {role or method}")
+    settings = config.parse(type(settings), settings.model_dump() | changes, f"tune {role or method}")
     # Unfinished work stays beside the output, so that the same command goes on after a kill.
-    work = output.with_name(f".{output.name}.tmp")
+    work = place.with_name(f".{place.name}.tmp")
     work.mkdir(parents=True, exist_ok=True)
     base = study.models.base
     assert base.backbone is not None
-    local = study.models.local(base)
-    tuning.run(base.backbone, settings, work, local=local, evaluation=study.profile.policy)
+    tuning.run(base.backbone, settings, work, local=study.models.local(base), evaluation=study.profile.policy)
     if rank() > 0:
         return
-    if output.is_dir():
-        output.rmdir()
-    work.rename(output)
-    print(f"the adapters: {output} (final and checkpoints; log.csv has the steps)")
-
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="a new directory for adapters and log")]
-Steps = Annotated[int | None, typer.Option(help="optimiser steps; the profile's if not given")]
-Seed = Annotated[
-    int | None,
-    typer.Option(help="seed of data order, sampling and initialisation; the profile's if not given"),
-]
+    if place.is_dir():
+        place.rmdir()
+    work.rename(place)
+    print(f"the adapters: {place} (final and checkpoints; log.csv has the steps)")
 
 
 @tune_app.command("rlvr")
 def tune_rlvr(
     output: Output,
-    family: FamilyName = None,
+    family: Family = "",
     profile: Profile = "laptop",
     steps: Steps = None,
-    seed: Seed = None,
+    seed: MaybeSeed = None,
 ) -> None:
     """Make a `reason` sibling: GRPO on reasoning_gym problems scored by the task's own verifier.
 
@@ -80,10 +67,10 @@ def tune_rlvr(
 @tune_app.command("sft")
 def tune_sft(
     output: Output,
-    family: FamilyName = None,
+    family: Family = "",
     profile: Profile = "laptop",
     steps: Steps = None,
-    seed: Seed = None,
+    seed: MaybeSeed = None,
 ) -> None:
     """Make an `sft` sibling: supervised fine-tuning on worked answers to the same problems.
 
@@ -94,15 +81,9 @@ def tune_sft(
 
 @tune_app.command("role")
 def tune_role(
-    role: Annotated[
-        str, typer.Argument(help="a role of the family, as data/families.toml says how to tune it")
-    ],
-    output: Output,
-    family: FamilyName = None,
-    profile: Profile = "laptop",
-    steps: Steps = None,
-    seed: Seed = None,
-) -> None:
+    role: Role, output: Output, family: Family = "", profile: Profile = "laptop",
+    steps: Steps = None, seed: MaybeSeed = None,
+) -> None:  # fmt: skip
     """Make a sibling again exactly as the registry says (its entry under `tuning`).
 
     On several GPUs, with the same batches: accelerate launch --num_processes 4 $(which realign) tune role ...
@@ -115,9 +96,9 @@ def tune_role(
 
 @command
 def train(
-    role: Annotated[str, typer.Argument(help="base, reason or sft")] = "base",
-    seed: Annotated[int, typer.Option(help="seed of data order and dropout")] = 0,
-    family: FamilyName = None,
+    role: Role = "base",
+    seed: Seed = 0,
+    family: Family = "",
     profile: Profile = "laptop",
     parallel: Annotated[
         str,
@@ -131,13 +112,12 @@ def train(
 
     Example: realign train reason --seed 1
     """
-    from realign.study import open_study
     from realign.training.parallel import VARIABLE, read_flag
 
     read_flag(parallel)
     os.environ[VARIABLE] = parallel
     study = open_study(profile, family=family)
-    artifact = study.graph.run(study.models.train_node(role, seed))
+    artifact = study.graph.run(study.train.node(role, seed))
     print(f"the embedding model: {artifact.path / 'model'} (open it with SentenceTransformer)")
 
 
@@ -156,25 +136,25 @@ def mine(
         ),
     ] = "Qwen/Qwen3-Embedding-0.6B",
     queries: Annotated[
-        int | None, typer.Option(help="mine for so many queries, drawn by the seed; all if not given")
+        int | None, typer.Option(min=1, help="mine for so many queries, drawn by the seed; all if not given")
     ] = None,
     negatives: Annotated[int, typer.Option(min=1, help="negatives a query")] = 3,
     first: Annotated[int, typer.Option(min=1, help="how many nearest passages are looked at")] = 100,
     relative_margin: Annotated[
         float, typer.Option(min=0, max=1, help="a negative stays this share below its positive")
     ] = 0.05,
-    short: Annotated[str, typer.Option(help="keep or drop queries with fewer negatives")] = "keep",
-    seed: Annotated[int, typer.Option(help="seed of the draw of queries")] = 0,
+    short: Annotated[
+        Literal["keep", "drop"], typer.Option(help="keep or drop queries with fewer negatives")
+    ] = "keep",
+    seed: Seed = 0,
 ) -> None:
-    """Find hard negatives for a training set with an embedding model, and report what was found.
+    """Find hard negatives for a training set with an embedding model, and report how many there are.
 
     Example: realign mine docs -o mined/docs.jsonl -m path/to/model --queries 1000
     """
     from realign.texts import pairs
     from realign.training import mining
 
-    if short not in ("keep", "drop"):
-        raise unknown("treatment of short queries", short, ("keep", "drop"))
     chosen = pairs.load(name).take(queries, seed)
     from sentence_transformers import SentenceTransformer
 
@@ -183,13 +163,12 @@ def mine(
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise RealignError(f"cannot open the embedding model {model}: {reason}") from None
-    found, report = mining.mine(
-        chosen, miner, n=negatives, first=first, relative_margin=relative_margin,
-        short="keep" if short == "keep" else "drop",
-    )  # fmt: skip
-    pairs.write(found, output)
+    mined, report = mining.mine(
+        chosen, miner, n=negatives, first=first, relative_margin=relative_margin, short=short
+    )
+    pairs.write(mined, output)
     print(json.dumps(report.as_dict(), indent=2))
-    print(f"the training set: {output} ({len(found)} queries; use it in a recipe as 'file:{output}')")
+    print(f"the training set: {output} ({len(mined)} queries; use it in a recipe as 'file:{output}')")
 
 
 @command
@@ -201,25 +180,24 @@ def sweep(
         Path | None, typer.Option("--table", help="CSV to add to; the grid's name if not given")
     ] = None,
     role: Annotated[str, typer.Option(help="the backbone to start from")] = "base",
-    family: FamilyName = None,
+    family: Family = "",
     profile: Profile = "laptop",
 ) -> None:
     """Try recipes on validation pairs of the training side and record them; rows that are there are kept.
 
     Example: realign sweep data/sweeps/laptop-recipe.toml
     """
-    from realign.study import open_study
     from realign.training import sweep as sweeps
 
     study = open_study(profile, family=family)
     model = study.models.model(role)
-    found = sweeps.run(
+    rows = sweeps.run(
         study.models.backbone(model),
         study.profile.recipe,
-        cfg.read_toml(grid),
+        config.read_toml(grid),
         table or grid.with_suffix(".csv"),
         study.store.root / ".work" / "sweep",
         local=study.models.local(model),
         device=study.profile.device,
     )
-    print(found.to_string(index=False, na_rep=""))
+    print(rows.to_string(index=False, na_rep=""))

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from realign import paths
-from realign.cli.app import (
-    FamilyName,
-    Profile,
-    command,
-)
-from realign.errors import RealignError, UsageError, unknown
+from realign.cli.app import Family, Output, Profile, command
+from realign.errors import RealignError, UsageError
+from realign.study import PUBLISHED, open_study
+from realign.study import verify as recompute
+from realign.study.naming import GRAMMAR
+
+Model = Annotated[str, typer.Argument(help=GRAMMAR)]
 
 
 @command
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(help="ROLE, ROLE:SEED (trained), a sentence-transformers directory, or hub:ORG/NAME"),
-    ],
+    model: Model,
     suite: Annotated[
         list[str] | None, typer.Option("--suite", "-s", help="a suite; the profile's if not given")
     ] = None,
-    family: FamilyName = None,
+    family: Family = "",
     profile: Profile = "laptop",
     instructed: Annotated[
         bool,
@@ -42,22 +41,19 @@ def evaluate(
         bool, typer.Option("--partial", help="means over the tasks that have a score, if some failed")
     ] = False,
     dtype: Annotated[
-        str | None, typer.Option(help="of products: auto, float32 or bfloat16; the profile's if not given")
-    ] = None,
+        str, typer.Option(help="of products: auto, float32 or bfloat16; the profile's if not given")
+    ] = "",
 ) -> None:
     """Score an embedding model on suites through mteb; a failed task shows and makes the exit code 1.
 
     Example: realign evaluate base:0 --suite laptop-code
     """
     from realign.evaluation import run
-    from realign.study import open_study
 
     study = open_study(profile, family=family, dtype=dtype)
     failed = 0
     for name in suite or study.profile.suites:
-        frame = study.scoring.evaluate(
-            model, name, instructed=instructed, trust_remote_code=trust_remote_code
-        )
+        frame = study.evaluate.score(model, name, instructed=instructed, trust_remote_code=trust_remote_code)
         tasks = run.task_means(frame)
         means = run.suite_means(tasks, partial=partial)
         for table in (tasks.drop(columns="suite"), means):
@@ -71,31 +67,26 @@ def evaluate(
 
 @command
 def export(
-    model: Annotated[str, typer.Argument(help="ROLE:SEED, a trained model")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="a new directory for the model")],
-    family: FamilyName = None,
+    model: Annotated[str, typer.Argument(help="ROLE:SEED or ROLE:SEED@STEP, a trained model")],
+    output: Output,
+    family: Family = "",
     profile: Profile = "laptop",
 ) -> None:
     """Copy a trained model out of the store, with its scores on the profile's suites in the model card.
 
     Example: realign export reason:0 --output my/reason-emb
     """
-    from realign.study import open_study
+    from realign.study.export import export_model
 
-    role, _, seed = model.partition(":")
-    if not seed.isdigit():
-        raise UsageError(f"model '{model}' must be ROLE:SEED, for example base:0")
-    open_study(profile, family=family).scoring.export(role, int(seed), output)
+    export_model(open_study(profile, family=family), model, Path(output))
     print(f"the embedding model: {output} (open it with SentenceTransformer; README.md has its scores)")
 
 
 @command
 def compare(
-    a: Annotated[
-        str, typer.Argument(help="ROLE[@STEP], ROLE:SEED[@STEP] (trained), path:DIR or hub:ORG/NAME")
-    ],
+    a: Model,
     b: Annotated[str, typer.Argument(help="the other model")],
-    family: FamilyName = None,
+    family: Family = "",
     profile: Profile = "laptop",
 ) -> None:
     """Compare two models by HRSA and print the summary.
@@ -103,11 +94,10 @@ def compare(
     Example: realign compare base reason@12
     """
     from realign import hrsa
-    from realign.study import open_study
 
     study = open_study(profile, family=family)
-    artifact = study.graph.run(study.similarity.node(study.models.reader(a), study.models.reader(b)))
-    print(hrsa.drift_summary(hrsa.Report.load(artifact.path)).to_string(index=False))
+    artifact = study.graph.run(study.compare.node(study.models.reader(a), study.models.reader(b)))
+    print(hrsa.Report.load(artifact.path).summary().to_string(index=False))
     print(f"the report: {artifact.path}")
 
 
@@ -118,47 +108,49 @@ def publish(profile: Profile = "laptop") -> None:
     Example: realign publish --profile laptop
     """
     from realign.display import figures
-    from realign.study import PUBLISHED, open_study
 
     study = open_study(profile)
-    count = 0
+    artifacts = []
     for node in study.nodes():
         if node.request.stage in PUBLISHED:
             artifact = study.store.find(node.request)
             if artifact is None:
                 raise RealignError(f"{node.label} is not computed yet: run 'realign book -P {profile}' first")
-            study.store.publish(artifact, paths.data() / "results")
-            count += 1
+            artifacts.append(artifact)
+    for artifact in artifacts:
+        study.store.publish(artifact, paths.data() / "results")
+    print(f"{len(artifacts)} results are published in {paths.data() / 'results'}")
+    if study.profile.name == "smoke":  # its numbers mean nothing
+        return
     picture = paths.root() / "book" / "_static" / "readme.svg"
-    pairs = {kind: study.comparisons(kind) for kind in ("backbone", "embedding")}
-    ceilings = [study.noise_ceilings(kind) for kind in pairs]
-    figure = figures.before_after(pairs["backbone"], pairs["embedding"], ceilings)
+    reports = {kind: study.compare.reports(kind) for kind in ("backbone", "embedding")}
+    ceilings = [study.compare.ceilings(kind) for kind in reports]
     with figures.style():
+        figure = figures.before_after(reports["backbone"], reports["embedding"], ceilings)
         figure.savefig(picture, metadata={"Date": None})
-    print(f"{count} results are published in {paths.data() / 'results'}; the README's picture is {picture}")
+    print(f"the README's picture: {picture}")
 
 
 @command
 def verify(
     profile: Profile = "laptop",
     stage: Annotated[str, typer.Option(help="only artifacts of this stage")] = "",
-    limit: Annotated[int, typer.Option(help="at most so many artifacts (0: all)")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="at most so many artifacts (0: all)")] = 0,
     tolerance: Annotated[float, typer.Option(help="largest difference that counts as the same")] = 1e-3,
 ) -> None:
     """Compute published results again in a scratch store and compare every number.
 
     Example: realign verify --stage policy --limit 1
     """
-    from realign.study import PUBLISHED, open_study, verify
-
-    if stage and stage not in PUBLISHED:
-        raise unknown("published stage", stage, PUBLISHED)
-    rows = verify(open_study(profile), stage, limit)
-    worst = 0.0
-    for label, difference in rows:
-        worst = max(worst, difference)
-        print(f"{'same' if difference <= tolerance else 'DIFFERENT':<10}{difference:10.2e}  {label}")
-    if not rows:
-        raise RealignError(f"profile {profile} has no published results of that kind to verify")
-    if worst > tolerance:
-        raise RealignError(f"a published number differs by {worst:.2e}, more than {tolerance:.0e}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UsageError(f"tolerance {tolerance}: a number from 0 on is needed, or nothing could fail")
+    checked, differing, worst = 0, 0, 0.0
+    for label, difference in recompute(open_study(profile), stage, limit):
+        same = difference <= tolerance
+        print(f"{'same' if same else 'DIFFERENT':<10}{difference:10.2e}  {label}", flush=True)
+        checked, differing, worst = checked + 1, differing + (not same), max(worst, difference)
+    if differing:
+        raise RealignError(
+            f"{differing} of {checked} published results differ, by up to {worst:.2e} (allowed: {tolerance:g})"
+        )
+    print(f"{checked} published results were computed again; the largest difference is {worst:.2e}")
