@@ -20,12 +20,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@found=; for p in python3 python3.13 python3.12 python3.11; do \
 	  if command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$p; break; fi; done; \
 	  if [ -z "$$found" ]; then echo "make: Python 3.11 or newer is needed, and none is on PATH" >&2; exit 1; fi; \
-	  test -x $(BIN)/python || $$found -m venv $(VENV)
+	  $(BIN)/python -m pip --version >/dev/null 2>&1 || $$found -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-book: $(STAMP) ## run the four chapters and compile the site (PROFILE=laptop)
+book: $(STAMP) ## run the chapters and compile the site (PROFILE=laptop)
 	$(BIN)/realign book --profile $(PROFILE)
 
 test: $(STAMP) ## run the tests

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from importlib import metadata
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -60,3 +64,37 @@ def test_packages_that_the_user_asked_for_are_declared():
     names = {canonicalize_name(r.name) for r in _declared()}
     asked = "jupyter-book jupytext papermill torch transformers peft mteb matplotlib seaborn numpy"
     assert set(asked.split()) <= names
+
+
+@pytest.mark.parametrize(
+    ("pip_works", "made"),
+    [(None, True), (False, True), (True, False)],
+    ids=["no environment", "killed", "whole"],
+)
+def test_make_mends_an_environment_whose_making_was_killed(tmp_path, pip_works, made):
+    """An interpreter stands in .venv before pip does: what counts is that pip runs."""
+    environment, log = tmp_path / "env", tmp_path / "log"
+    interpreter = f"""#!/bin/sh
+echo "$0 $*" >> {log}
+case "$*" in
+  "-m venv --clear "*) mkdir -p {environment}/bin; cp {tmp_path}/python3 {environment}/bin/python;;
+  "-m pip --version") test ! -e {environment}/broken;;
+esac
+"""
+    (tmp_path / "python3").write_text(interpreter)
+    (tmp_path / "python3").chmod(0o755)
+    if pip_works is not None:
+        (environment / "bin").mkdir(parents=True)
+        shutil.copy(tmp_path / "python3", environment / "bin" / "python")
+    if pip_works is False:
+        (environment / "broken").touch()
+    subprocess.run(
+        ["make", f"{environment}/.ready", f"VENV={environment}"],
+        cwd=paths.root(),
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        check=True,
+    )
+    calls = log.read_text()
+    assert ("-m venv --clear" in calls) is made
+    assert "-m pip install" in calls.splitlines()[-1]
+    assert (environment / ".ready").is_file()
