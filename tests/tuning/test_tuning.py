@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
+import re
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +22,9 @@ from safetensors.torch import load_file
 from realign import hardware
 from realign.behaviour import problems
 from realign.config import Backbone, DType, LoRA, PolicySettings, RLVRSettings, SFTSettings
-from realign.errors import UsageError
+from realign.errors import RealignError, UsageError
 from realign.models import loading
-from realign.tuning import adapters, rlvr, sft
+from realign.tuning import adapters, rlvr, runs, sft
 from realign.tuning.optimiser import MasterAdamW
 
 TINY = Backbone(source="random:0/llama")
@@ -114,7 +119,7 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(
     whole = tmp_path / "whole"
     runner.run(TINY, settings, whole, compute=compute)
     cut = tmp_path / "cut"
-    real = adapters.Recorder.on_log
+    real = runs.Recorder.on_log
     hits = []
 
     def dies(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -123,13 +128,13 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(
             raise KeyboardInterrupt
         real(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(adapters.Recorder, "on_log", dies)
+    monkeypatch.setattr(runs.Recorder, "on_log", dies)
     with pytest.raises(KeyboardInterrupt):
         runner.run(TINY, settings, cut, compute=compute)
     other = settings.model_copy(update={"seed": 5})
     with pytest.raises(UsageError, match="unfinished run with other settings"):
         runner.run(TINY, other, cut, compute=compute)
-    monkeypatch.setattr(adapters.Recorder, "on_log", real)
+    monkeypatch.setattr(runs.Recorder, "on_log", real)
     runner.run(TINY, settings, cut, compute=compute)
     for step in ("step-2", "final"):
         one, two = (load_file(f / step / "adapter_model.safetensors") for f in (cut, whole))
@@ -140,8 +145,161 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(
     assert not (cut / "state").exists()
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By method: a finished run, and one that was killed in step 3 with checkpoints of steps 1 and 2."""
+    runs_by_method = {}
+    for method, (runner, settings) in {"rlvr": (rlvr, RLVR), "sft": (sft, SFT)}.items():
+        out = tmp_path_factory.mktemp(method)
+        settings = settings.model_copy(update=STOPPED)
+        runner.run(TINY, settings, out / "whole", compute=hardware.resolve("cpu", "float32"))
+        with pytest.MonkeyPatch.context() as patch:
+            real = runs.Recorder.on_log
+
+            def dies(self: Any, args: Any, state: Any, control: Any, real: Any = real, **kwargs: Any) -> None:
+                if state.global_step == 3:
+                    raise KeyboardInterrupt
+                real(self, args, state, control, **kwargs)
+
+            patch.setattr(runs.Recorder, "on_log", dies)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(TINY, settings, out / "cut", compute=hardware.resolve("cpu", "float32"))
+        runs_by_method[method] = out / "whole", out / "cut"
+    return runs_by_method
+
+
+STOPPED = {"steps": 4, "learning_rate": 1e-2, "checkpoint_every": 1, "validate_every": 0}
+DAMAGES = {
+    "missing": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "changed": lambda file: file.write_bytes(bytes(b ^ 1 for b in file.read_bytes())),
+}
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_a_checkpoint_that_is_not_whole_is_skipped(
+    stopped: dict[str, tuple[Path, Path]], method: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(stopped[method][1] / "state", state)
+    names = sorted(f.name for f in (state / "checkpoint-2").iterdir())
+    assert {"adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "contents.json"} <= set(names)
+    assert runs.last_checkpoint(state) == str(state / "checkpoint-2")
+    for name in names:
+        for damage in DAMAGES.values():
+            file = state / "checkpoint-2" / name
+            whole = file.read_bytes()
+            damage(file)
+            assert runs.last_checkpoint(state) == str(state / "checkpoint-1"), name
+            file.write_bytes(whole)
+    shutil.rmtree(state / "checkpoint-1")
+    (state / "checkpoint-2" / "contents.json").unlink()
+    assert runs.last_checkpoint(state) is None
+
+
+@pytest.mark.parametrize("damaged", [(), (2,), (1, 2)])
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_a_run_with_damaged_checkpoints_ends_with_the_same_bits(
+    stopped: dict[str, tuple[Path, Path]], method: str, damaged: tuple[int, ...], tmp_path: Path
+) -> None:
+    whole, cut = stopped[method]
+    out = tmp_path / "again"
+    shutil.copytree(cut, out)
+    for step in damaged:
+        (out / "state" / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"")
+    if damaged:  # a kill leaves half a row, or nothing, of the table as well
+        log = out / "log.csv"
+        log.write_text("" if len(damaged) > 1 else log.read_text()[:-5])
+    runner, settings = {"rlvr": (rlvr, RLVR), "sft": (sft, SFT)}[method]
+    settings = settings.model_copy(update=STOPPED)
+    saved = runner.run(TINY, settings, out, compute=hardware.resolve("cpu", "float32"))
+    assert saved == {2: out / "step-2", 4: out / "final"}
+    for step in ("step-2", "final"):
+        one, two = (load_file(f / step / "adapter_model.safetensors") for f in (out, whole))
+        assert all(torch.equal(one[k], two[k]) for k in one)
+    logs = [pd.read_csv(f / "log.csv")[["step", "loss", "grad_norm"]] for f in (out, whole)]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_a_run_killed_after_its_last_checkpoint_still_names_its_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SFT.model_copy(update={"steps": 2, "validate_every": 0})
+    compute = hardware.resolve("cpu", "float32")
+
+    def dies(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            sft.run(TINY, settings, tmp_path, compute=compute)
+    assert sft.run(TINY, settings, tmp_path, compute=compute) == {2: tmp_path / "final"}
+
+
+@pytest.mark.parametrize("place", ["optimizer.pt", "contents.json", "adapter_model.safetensors"])
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_space(
+    place: str, stopped: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SFT.model_copy(update=STOPPED)
+    compute = hardware.resolve("cpu", "float32")
+    with monkeypatch.context() as patch:
+        if place == "contents.json":
+            patch.setattr(runs, "_write", _full(runs._write, lambda file, *_: file.name == place))
+        elif place == "optimizer.pt":
+            patch.setattr(torch, "save", _full(torch.save, lambda _, file, *__: str(file).endswith(place)))
+        else:
+            patch.setattr(runs.adapters, "save_adapter", _full(adapters.save_adapter, lambda *_: True))
+        with pytest.raises(RealignError, match=r"the disk that holds .* is full: free some space"):
+            sft.run(TINY, settings, tmp_path, compute=compute)
+    saved = sft.run(TINY, settings, tmp_path, compute=compute)
+    one, two = (load_file(f / "adapter_model.safetensors") for f in (saved[4], stopped["sft"][0] / "final"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def _full(write: Any, where: Any) -> Any:
+    """Let a function write as before, and fail where the disk is said to be full, from its second call on."""
+    calls = []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if where(*args):
+            calls.append(args)
+            if len(calls) > 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args, **kwargs)
+
+    return wrapped
+
+
+def test_answers_that_are_cut_off_are_counted_and_refused(tmp_path: Path) -> None:
+    long = {"min_terms": 120, "max_terms": 150, "min_digits": 4, "max_digits": 4}
+    with pytest.raises(
+        RealignError, match=r"12 of 12 training examples of chain_sum have prompts of 512 tokens"
+    ):
+        sft.run(TINY, SFT.model_copy(update={"task_options": long}), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["rlvr", "sft"])
+def test_tuning_shows_its_own_progress_and_nothing_else(
+    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runner, settings = {"rlvr": (rlvr, RLVR), "sft": (sft, SFT)}[method]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runner.run(
+            TINY,
+            settings.model_copy(update={"steps": 1}),
+            tmp_path,
+            compute=hardware.resolve("cpu", "float32"),
+        )
+    lines = re.split(r"[\r\n]+", capfd.readouterr().err)
+    assert [line for line in lines if line.strip() and not line.startswith((method, "policy"))] == []
+    assert caught == []
+
+
 def test_a_table_that_an_older_version_began_gains_the_new_columns(tmp_path: Path) -> None:
-    recorder = adapters.Recorder(tmp_path, TINY, RLVR, {})
+    recorder = runs.Recorder(tmp_path, TINY, RLVR, {})
     pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]}).to_csv(tmp_path / "log.csv", index=False)
     for step in (3, 4):
         recorder._append("log.csv", {"step": step, "kl": 0.1, "loss": 0.125})
@@ -253,9 +411,9 @@ def test_two_processes_share_a_batch_and_one_of_them_writes(tmp_path: Path, meth
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert adapters.share(12, "examples") == 4
+    assert runs.share(12, "examples") == 4
     with pytest.raises(UsageError, match="64 completions a step cannot be shared evenly by 3 processes"):
-        adapters.share(64, "completions")
+        runs.share(64, "completions")
 
 
 def test_vllm_writes_completions_only_where_it_is_installed_on_a_gpu() -> None:

@@ -1,4 +1,4 @@
-"""Siblings of a base: RLVR (TRL's GRPO) and SFT on reasoning_gym problems, and how they behave."""
+"""Siblings of a base: LoRA adapters by RLVR (TRL's GRPO) and SFT on reasoning_gym problems."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
+from realign.tuning import rlvr, sft
 
 
 def run(
@@ -18,8 +19,6 @@ def run(
     evaluation: PolicySettings | None = None,
 ) -> dict[int, Path]:
     """Tune a sibling by the method of its settings; see :func:`realign.tuning.rlvr.run`."""
-    from realign.tuning import rlvr, sft
-
     if isinstance(settings, RLVRSettings):
         return rlvr.run(base, settings, out, local=local, compute=compute, evaluation=evaluation)
     return sft.run(base, settings, out, local=local, compute=compute, evaluation=evaluation)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,12 @@ from realign.behaviour import policy
 from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, cards, sft
+from realign.tuning import adapters, runs, sft
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 COLUMNS = {
     "reward": "reward",
@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 def reward_function(
-    problems: list[problem_sets.Problem], kind: str, seed: int
+    problems: list[problem_sets.VerifiableProblem], kind: str, seed: int
 ) -> Callable[..., list[float | None]]:
     """Return the reward: the verifier's score (0..1), or a fair coin that ignores the completion.
 
@@ -47,7 +47,7 @@ def reward_function(
 
     def random(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float | None]:
         # Drawn from the step and the process alone, so that a resumed run tosses the same coins.
-        rng = np.random.default_rng([seed, trainer_state.global_step, adapters.rank()])
+        rng = np.random.default_rng([seed, trainer_state.global_step, runs.rank()])
         return [float(x) for x in rng.integers(0, 2, size=len(completions))]
 
     return verifier if kind == "verifier" else random
@@ -65,9 +65,8 @@ def kl_meter(
     def kl_to_base(prompts: list[str], completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
         ids = [list(row) for row in tokenizer(prompts[::completions_a_prompt]).input_ids]
         written = completion_ids[::completions_a_prompt]
-        both: list[Any] = [model, base]
         log_p, log_q = (
-            policy.token_log_probabilities(m, ids, written, tokenizer.pad_token_id)[0] for m in both
+            policy.token_log_probabilities(m, ids, written, tokenizer.pad_token_id)[0] for m in (model, base)
         )
         kl = (log_p.exp() * (log_p - log_q)).sum(-1)
         rows: list[float | None] = [None] * len(prompts)
@@ -101,7 +100,7 @@ def _warm_start(
         validate_every=0,
         seed=settings.seed,
     )
-    if adapters.unfinished(out):
+    if runs.unfinished(out):
         sft.run(base, asked, out, local=local, compute=compute)
     return out / "final"
 
@@ -133,47 +132,55 @@ def run(
     Returns:
         The adapter directory of every saved step.
     """
+    compute = compute or hardware.resolve()
+    start = _warm_start(base, settings, out / "warm-start", local, compute) if settings.warm_start else None
+    return runs.tune(
+        base,
+        settings,
+        out,
+        partial(_trainer, settings, compute),
+        COLUMNS,
+        local=local,
+        compute=compute,
+        evaluation=evaluation,
+        start=start,
+    )
+
+
+def _trainer(
+    settings: RLVRSettings,
+    compute: Compute,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: dict[str, Any],
+) -> Trainer:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    compute = compute or hardware.resolve()
-    start = _warm_start(base, settings, out / "warm-start", local, compute) if settings.warm_start else None
-    state = adapters.begin(out, base, settings)
-    model, tokenizer = adapters.load_policy(base, settings, compute, local, start)
     count = settings.prompts * settings.steps
-    found = adapters.training_problems(settings, tokenizer, count)
-    data = Dataset.from_dict({"prompt": [p.prompt for p in found], "problem": list(range(count))})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = GRPOConfig(
-            **adapters.trainer_options(settings, compute, state),
-            per_device_train_batch_size=adapters.share(
-                settings.prompts * settings.completions, "completions"
-            ),
-            num_generations=settings.completions,
-            max_completion_length=settings.max_new_tokens,
-            temperature=1.0,
-            beta=0.0,
-            loss_type="dr_grpo",
-            use_vllm=generates_with_vllm(compute),
-            vllm_mode="colocate",
-            reward_weights=[1.0, 0.0],
-        )
-        trainer = GRPOTrainer(
-            model=model,
-            args=config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            reward_funcs=[
-                reward_function(found, settings.reward, settings.seed),
-                kl_meter(model, tokenizer, settings.completions),
-            ],
-            optimizers=(MasterAdamW(model.parameters(), settings.learning_rate), None),
-        )
-        recorder = adapters.Recorder(
-            out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
-        )
-        saved = adapters.train(trainer, recorder)
-    del model, trainer
-    cards.write(saved, base, settings, evaluation, local=local, compute=compute)
-    return saved
+    problems = adapters.training_problems(settings, tokenizer, count)
+    config = GRPOConfig(
+        **options,
+        per_device_train_batch_size=runs.share(settings.prompts * settings.completions, "completions"),
+        num_generations=settings.completions,
+        max_completion_length=settings.max_new_tokens,
+        temperature=1.0,
+        beta=0.0,
+        loss_type="dr_grpo",
+        use_vllm=generates_with_vllm(compute),
+        vllm_mode="colocate",
+        reward_weights=[1.0, 0.0],
+    )
+    return GRPOTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_dict(
+            {"prompt": [p.prompt for p in problems], "problem": list(range(count))}
+        ),
+        processing_class=tokenizer,
+        reward_funcs=[
+            reward_function(problems, settings.reward, settings.seed),
+            kl_meter(model, tokenizer, settings.completions),
+        ],
+        optimizers=(MasterAdamW(model.parameters(), settings.learning_rate), None),
+    )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Sized
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from realign import hardware
 from realign.config import Backbone, PolicySettings, SFTSettings
+from realign.errors import RealignError
 from realign.hardware import Compute
-from realign.tuning import adapters, cards
+from realign.tuning import adapters, runs
 from realign.tuning.optimiser import MasterAdamW
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 COLUMNS = {
     "loss": "loss",
@@ -19,6 +25,7 @@ COLUMNS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
+MAX_TOKENS = 512  # of prompt and completion; longer examples are cut
 _MICRO_BATCH = 16  # sequences at once; keeps the logits of a batch within a few hundred MB
 
 
@@ -35,30 +42,45 @@ def run(
 
     Arguments, files and result are those of :func:`realign.tuning.rlvr.run`; ``log.csv`` has step, loss
     (nats a token), entropy, token_accuracy (0..1), grad_norm, learning_rate, seconds.
+
+    Raises:
+        RealignError: prompts of the task are so long that answers are cut off altogether.
     """
+    return runs.tune(
+        base,
+        settings,
+        out,
+        partial(_trainer, settings),
+        COLUMNS,
+        local=local,
+        compute=compute,
+        evaluation=evaluation,
+    )
+
+
+def _trainer(
+    settings: SFTSettings, model: PeftModel, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
+) -> Trainer:
+    import datasets
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    compute = compute or hardware.resolve()
-    state = adapters.begin(out, base, settings)
-    model, tokenizer = adapters.load_policy(base, settings, compute, local)
     count = settings.batch_size * settings.steps
-    found = adapters.training_problems(settings, tokenizer, count)
-    data = Dataset.from_dict(
-        {"prompt": [p.prompt for p in found], "completion": [p.solution + tokenizer.eos_token for p in found]}
-    )
-    mine = adapters.share(settings.batch_size, "examples")
+    problems = adapters.training_problems(settings, tokenizer, count)
+    completions = [p.solution + tokenizer.eos_token for p in problems]
+    mine = runs.share(settings.batch_size, "examples")
     micro = math.gcd(mine, _MICRO_BATCH)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = SFTConfig(
-            **adapters.trainer_options(settings, compute, state),
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=mine // micro,
-            max_length=512,
-            completion_only_loss=True,
-            packing=False,
-        )
+    config = SFTConfig(
+        **options,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=mine // micro,
+        max_length=MAX_TOKENS,
+        completion_only_loss=True,
+        packing=False,
+    )
+    data = Dataset.from_dict({"prompt": [p.prompt for p in problems], "completion": completions})
+    datasets.disable_progress_bars()  # of a second or less, while TRL tokenises
+    try:
         trainer = SFTTrainer(
             model=model,
             args=config,
@@ -66,10 +88,12 @@ def run(
             processing_class=tokenizer,
             optimizers=(MasterAdamW(model.parameters(), settings.learning_rate), None),
         )
-        recorder = adapters.Recorder(
-            out, base, settings, COLUMNS, adapters.validator(model, tokenizer, settings)
+    finally:
+        datasets.enable_progress_bars()
+    # TRL leaves out examples that have no token of the answer after the cut.
+    if dropped := count - len(cast("Sized", trainer.train_dataset)):
+        raise RealignError(
+            f"{dropped} of {count} training examples of {settings.task} have prompts of {MAX_TOKENS} tokens or more: "
+            "they are cut there, and nothing of the answer is left to learn; choose options that give shorter problems"
         )
-        saved = adapters.train(trainer, recorder)
-    del model, trainer
-    cards.write(saved, base, settings, evaluation, local=local, compute=compute)
-    return saved
+    return trainer
