@@ -17,6 +17,7 @@ from realign.progress import track
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = 64
@@ -90,7 +91,7 @@ def problems_of(
 
 
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
     *,
@@ -199,7 +200,7 @@ def measure(
 
 
 def measure_model(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     problems: list[problem_sets.VerifiableProblem],
     settings: PolicySettings,
@@ -256,7 +257,7 @@ class _Batch(NamedTuple):
 
 
 def _measure_batch(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[problem_sets.VerifiableProblem],
     settings: PolicySettings,
