@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import sys
 
 import pytest
 
-from realign import cli
+from realign import cli, config
+from realign.book import pages, site
+from realign.book.chapters import CHAPTERS
+from realign.cli import book as commands
+from realign.cli import results
+from realign.study.graph import Graph
 
 COMMANDS = [
     "book",
@@ -79,13 +86,35 @@ def test_every_help_shows_an_example(monkeypatch, capsys, words):
             2,
             "'float32' or 'bfloat16', got 'float16'",
         ),
-        (["export", "base", "-o", "x"], 2, "model 'base' must be ROLE:SEED"),
+        (["export", "base", "-o", "x", "-P", "smoke"], 2, "ROLE:SEED"),
+        (["train", "reason", "-P", "smoke", "--seed", "-3"], 2, "seed -3: a whole number from 0"),
+        (["train", "reason", "-P", "smoke", "--seed", str(2**64)], 2, "a whole number from 0"),
+        (["train", "reason", "-P", "smoke", "--seed", "x"], 2, "Invalid value for '--seed'"),
+        (["tune", "sft", "-P", "smoke", "-o", "x", "--seed", "-3"], 2, "seed -3: a whole number from 0"),
+        (["mine", "messages", "-o", "x", "-m", "m", "--seed", "-3"], 2, "seed -3: a whole number from 0"),
+        (
+            ["mine", "messages", "-o", "x", "-m", "m", "--queries", "0"],
+            2,
+            "Invalid value for '--queries': Input should be greater",
+        ),
+        (["chapter", "rq2", "-p", "k", "{[1]: 2}"], 2, "parameter 'k' of chapter rq2 must be a list"),
+        (["chapter", "rq2", "-p", "k", "[" * 9999], 2, "parameter 'k' of chapter rq2 must be a list"),
+        (["chapter", "rq2", "-p", "k", "['five']"], 2, "k"),
+        (["chapter", "rq2", "-p", "family", "smollm"], 2, "did you mean 'smollm2-135m'?"),
+        (["notebooks", "--folder", __file__], 2, "is a file: name a folder"),
+        (["verify", "--tolerance", "nan"], 2, "tolerance nan: a number from 0 on is needed"),
+        (["verify", "--tolerance", "inf"], 2, "tolerance inf: a number from 0 on is needed"),
+        (["verify", "--tolerance", "-1"], 2, "tolerance -1.0: a number from 0 on is needed"),
+        (["verify", "--limit", "-1"], 2, "Invalid value for '--limit': Input should be greater"),
+        (["verify", "-P", "smoke"], 1, "nothing to verify"),
+        (["tune"], 2, "Missing command"),
+        (["profiles", "laptp"], 2, "did you mean 'laptop'?"),
         (["compare", "base", "reason@x", "-P", "smoke"], 2, "a whole number must follow '@'"),
         (["compare", "base", "path:/no/such/dir", "-P", "smoke"], 1, "/no/such/dir"),
         (
             ["tune", "role", "raeson", "-o", "x"],
             2,
-            "unknown role of family smollm2-135m 'raeson'; did you mean",
+            "unknown tuned role of family smollm2-135m 'raeson'; did you mean",
         ),
         (["verify", "--stage", "polcy"], 2, "did you mean 'policy'"),
         (["book", "--profile", "smoke", "--launcher", "cloud"], 2, "unknown launcher 'cloud'"),
@@ -98,6 +127,78 @@ def test_a_mistake_is_one_sentence(monkeypatch, capsys, own_store, arguments, co
     assert "Traceback" not in err
     assert len([line for line in err.splitlines() if line.startswith("realign: ")]) == 1
     assert not own_store.exists() or not list(own_store.glob("*/*/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("differences", "code", "says"),
+    [
+        ([0.0, 1e-4], 0, "2 published results were computed again; the largest difference is 1.00e-04"),
+        ([0.0, 0.5, math.inf], 1, "2 of 3 published results differ, by up to inf"),
+        ([math.nan], 1, "1 of 1 published results differ"),
+    ],
+)
+def test_verify_says_what_it_checked_and_fails_on_a_difference(
+    monkeypatch, capsys, own_store, differences, code, says
+):
+    rows = [(f"policy {n}", difference) for n, difference in enumerate(differences)]
+    monkeypatch.setattr(results, "recompute", lambda *_: iter(rows))
+    got, out, err = call(monkeypatch, capsys, "verify", "-P", "smoke")
+    assert got == code
+    assert says in out + err
+    assert out.count("DIFFERENT") == sum(not d <= 1e-3 for d in differences)
+
+
+def test_profiles_lists_all_and_prints_one_as_json(monkeypatch, capsys):
+    _, out, _ = call(monkeypatch, capsys, "profiles")
+    assert [line.partition(":")[0] for line in out.splitlines()] == config.profile_names()
+    _, out, _ = call(monkeypatch, capsys, "profiles", "smoke")
+    assert json.loads(out) == config.load_profile("smoke").model_dump(mode="json")
+
+
+def test_interrupting_says_how_to_go_on(monkeypatch, capsys, own_store):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "open_study", interrupt)
+    code, _, err = call(monkeypatch, capsys, "plan", "-P", "smoke")
+    assert code == 130
+    assert err == "realign: interrupted; finished stages are kept, run the same command to go on\n"
+
+
+@pytest.fixture
+def chapters_run(monkeypatch, tmp_path):
+    """No chapter is executed yet; executing one and building are recorded instead of done."""
+    done = []
+    monkeypatch.setattr(site, "missing_chapters", lambda: [c for c in CHAPTERS if c.name not in done])
+    monkeypatch.setattr(site, "execute", lambda chapter, _: done.append(chapter.name))
+    monkeypatch.setattr(pages, "generate", lambda: done.append("pages"))
+    monkeypatch.setattr(site, "build", lambda: done.append("site"))
+    return done
+
+
+def test_a_chapter_alone_leaves_the_site_as_it_is_and_says_so_first(
+    monkeypatch, capsys, own_store, chapters_run
+):
+    monkeypatch.setattr(site, "execute", lambda *_: print("executing", file=sys.stderr))
+    code, _, err = call(monkeypatch, capsys, "chapter", "rq2", "-P", "smoke")
+    assert code == 0
+    first, second = err.splitlines()
+    assert first.startswith("the site is left as it is: rq1, rq3, rq4 never ran here and ")
+    assert second == "executing"
+    assert chapters_run == []
+
+
+def test_a_chapter_brings_the_others_where_nothing_has_to_be_computed(
+    monkeypatch, capsys, own_store, chapters_run
+):
+    monkeypatch.setattr(Graph, "missing", lambda *_: [])
+    code, _, err = call(monkeypatch, capsys, "chapter", "rq2", "-P", "smoke")
+    assert (code, err) == (0, "")
+    assert chapters_run == ["rq2", "rq1", "rq3", "rq4", "pages", "site"]
+    chapters_run.clear()
+    monkeypatch.setattr(site, "missing_chapters", lambda: [])
+    call(monkeypatch, capsys, "chapter", "rq3", "-P", "smoke")
+    assert chapters_run == ["rq3", "pages", "site"]
 
 
 def test_unknown_command_exits_2(monkeypatch, capsys):
