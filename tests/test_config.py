@@ -116,3 +116,63 @@ def test_a_toml_file_can_say_that_all_weights_are_trained():
     assert cfg.parse(cfg.Recipe, {**settings, "lora": {"rank": 8}}, "row").lora.rank == 8
     with pytest.raises(UsageError, match="lora"):
         cfg.parse(cfg.Recipe, {**settings, "lora": True}, "row")
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+    return folder / f"{next(iter(files))}.toml"
+
+
+def test_a_profile_extends_another_table_by_table(tmp_path):
+    (tmp_path / "below").mkdir()
+    write(tmp_path / "below", middle='extends = "laptop"\nmargin = 3.0\n[hrsa]\nn_texts = 60\n')
+    mine = write(tmp_path, mine='extends = "below/middle.toml"\n[hrsa]\nk = [7]\n[recipe]\nlora = false\n')
+    laptop, changed = cfg.load_profile("laptop"), cfg.load_profile(str(mine))
+    assert (changed.name, changed.margin, changed.suites) == ("mine", 3.0, laptop.suites)
+    assert changed.hrsa == laptop.hrsa.model_copy(update={"n_texts": 60, "k": (7,)})
+    assert changed.recipe == laptop.recipe.model_copy(update={"lora": None})
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"a": 'extends = "b.toml"', "b": 'extends = "a.toml"'},
+            r"in a circle: .*a\.toml -> .*b\.toml -> .*a",
+        ),
+        ({"a": 'extends = "a.toml"'}, "in a circle"),
+        ({"a": 'extends = "laptp"'}, r"a\.toml extends 'laptp'; did you mean 'laptop'"),
+        ({"a": 'extends = "none.toml"'}, r"no such file: .*none\.toml"),
+        ({"a": "extends = 3"}, "extends must be the name of a profile or a TOML file, got 3"),
+        ({"a": 'extends = "laptop"\nmargn = 1.0'}, "did you mean 'margin'"),
+    ],
+)
+def test_a_profile_that_cannot_be_extended_is_one_sentence(tmp_path, files, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        cfg.load_profile(str(write(tmp_path, **files)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("seeds = []", "seeds"),
+        ("seeds = [0, -1]", r"seeds\.1"),
+        ("seeds = [4294967296]", r"seeds\.0"),
+        ("seeds = [1, 1]", "a value stands twice"),
+        ('roles = ["base", "base"]', "a value stands twice"),
+    ],
+)
+def test_seeds_and_roles_of_a_profile_are_checked(tmp_path, change, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        cfg.load_profile(str(write(tmp_path, a=f'extends = "smoke"\n{change}')))
+
+
+def test_a_family_or_role_that_cannot_be_a_folder_is_refused(tmp_path):
+    for text, kind in (
+        ('["../x".roles]\nbase.source = "random:0"', "family"),
+        ('[x.roles]\n"a/b".source = "random:0"', "role"),
+    ):
+        with pytest.raises(UsageError, match=f"cannot be the name of a {kind}"):
+            cfg.load_families(write(tmp_path, families=text))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import pandas as pd
 import pytest
 
+from realign import paths
 from realign.errors import RealignError, UsageError
 from realign.study import Study, open_study, require
 from realign.study.store import Store
@@ -84,6 +83,53 @@ def test_unusable_parameters_are_refused_before_anything_runs(own_store):
         open_study("smoke").models.model("reason", 3)
 
 
+def test_an_empty_parameter_keeps_the_choice_of_the_profile(own_store):
+    plain = open_study("smoke").profile
+    empty = open_study(
+        "smoke", family="", roles=[], seeds=[], texts=[], n_texts=0, k=[], attention="", controls=[], dtype=""
+    )
+    assert empty.profile == plain
+    assert open_study("smoke", seeds=[3], k=[7], n_texts=60).profile != plain
+
+
+@pytest.fixture
+def two_directories(own_store, tmp_path, monkeypatch):
+    """A project whose only family is two local directories."""
+    data = tmp_path / "project" / "data"
+    data.mkdir(parents=True)
+    for file in paths.data().iterdir():
+        if file.name != "families.toml":
+            (data / file.name).symlink_to(file)
+    for role in ("base", "reason"):
+        (tmp_path / role).mkdir()
+        (tmp_path / role / "config.json").write_text(f'"{role}"')
+    lines = [f'{role}.source = "path:{tmp_path / role}"' for role in ("base", "reason")]
+    (data / "families.toml").write_text("\n".join(["[mine.roles]", *lines]))
+    monkeypatch.setenv("REALIGN_ROOT", str(data.parent))
+
+
+@pytest.mark.usefixtures("two_directories")
+def test_a_family_of_two_directories_needs_no_sft_sibling_and_starts_no_tuning():
+    study = open_study("laptop", family="mine")
+    assert study.profile.roles == ("base", "reason")
+    stages = {node.request.stage for node in study.graph.missing(study.nodes())}
+    assert "tune" not in stages
+    assert {"read", "compare", "train", "evaluate"} <= stages
+    assert study.tuning_log.frame().empty
+    assert list(study.drift.frame().columns)[:5] == ["metric", "at", "value", "low", "high"]
+    assert study.models.tuned_by_others("reason")
+    for asked in ({"roles": ["base", "sft"]}, {"controls": ["sft"]}):
+        with pytest.raises(UsageError, match=r"unknown role of family mine 'sft' \(known: base, reason\)"):
+            open_study("laptop", family="mine", **asked)
+
+
+def test_a_role_that_the_family_says_how_to_tune_is_part_of_a_study(own_store):
+    study = open_study("smoke")
+    assert study.profile.roles == ("base", "reason", "sft")
+    assert [node.request.slug for node in study.tuning_log.nodes()] == ["tiny-llama-reason", "tiny-llama-sft"]
+    assert open_study("paper", family="qwen3-0.6b").profile.roles == ("base", "sft")
+
+
 def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
     study = open_study("smoke")
     order = [n.request.key for n in study.graph.missing(study.nodes())]
@@ -150,19 +196,6 @@ def test_a_kept_step_of_training_is_a_model_of_its_own(own_store, tmp_path):
         study.models.reader("base:0@3")
     with pytest.raises(UsageError, match="a whole number must follow ':'"):
         study.models.reader("base:x@2")
-
-
-def test_difference_of_tables_is_the_largest_of_all_numbers(tmp_path):
-    frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, np.nan]})
-    for name in ("x", "y"):
-        (tmp_path / name).mkdir()
-        frame.to_csv(tmp_path / name / "t.csv", index=False)
-    assert largest_difference(tmp_path / "x", tmp_path / "y") == 0
-    frame.assign(value=[1.5, np.nan]).to_csv(tmp_path / "y" / "t.csv", index=False)
-    assert largest_difference(tmp_path / "x", tmp_path / "y") == pytest.approx(0.5)
-    for broken in (frame.assign(value=[1.0, 2.0]), frame.assign(name=["a", "c"]), frame.head(1)):
-        broken.to_csv(tmp_path / "y" / "t.csv", index=False)
-        assert largest_difference(tmp_path / "x", tmp_path / "y") == float("inf")
 
 
 def test_profile_that_needs_a_gpu_says_so():

@@ -7,6 +7,7 @@ trained embedding model and ``ROLE:SEED@STEP`` that model at a training step tha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -60,9 +61,9 @@ def parse(text: str, roles: Collection[str] = ()) -> ModelName:
     if colon and kind in ("path", "hub"):
         if not rest:
             raise UsageError(f"model '{text}': a {'directory' if kind == 'path' else 'name'} must follow ':'")
-        return ModelName(source=text if kind == "hub" else f"path:{Path(rest).expanduser().resolve()}")
-    if text and text not in roles and Path(text).is_dir():
-        return ModelName(source=f"path:{Path(text).resolve()}")
+        return ModelName(source=text if kind == "hub" else _absolute(rest))
+    if text and text not in roles and os.path.isdir(text):  # noqa: PTH112
+        return ModelName(source=_absolute(text))
     match = _NAME.fullmatch(text)
     if match is None or not match["role"]:
         raise UsageError(f"model '{text}': use {GRAMMAR}")
@@ -76,6 +77,11 @@ def parse(text: str, roles: Collection[str] = ()) -> ModelName:
         numbers.append(None if digits is None else int(digits))
     seed, step = numbers
     return ModelName(match["role"], seed, step)
+
+
+def _absolute(directory: str) -> str:
+    # os.path takes any text; a Path raises for a name that is too long or holds a null byte
+    return f"path:{os.path.abspath(os.path.expanduser(directory))}"  # noqa: PTH100, PTH111
 
 
 def check_seed(seed: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from realign import paths, tuning
+from realign import paths
 from realign.study.graph import Node
 from realign.study.stage import Stage, concatenate
 
@@ -32,6 +32,8 @@ class Tune(Stage):
         )
 
         def build(folder: Path) -> dict[str, Any]:
+            from realign import tuning
+
             assert base.backbone is not None
             work = self.graph.store.work(request)  # outlives a kill
             tuning.run(base.backbone, settings, work, local=self.models.local(base))
