@@ -23,6 +23,7 @@ from realign.hrsa.arrays import Array, as_groups, as_pair, numpy
 from realign.hrsa.representation import orthogonal_procrustes
 
 Task = Literal["classification", "regression"]
+FOLDS, STRENGTHS = 5, (0.001, 0.01, 0.1)
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def cross_model_probe(
     *,
     groups: Sequence[object] | None = None,
     task: Task = "classification",
-    folds: int = 5,
-    strengths: Sequence[float] = (0.001, 0.01, 0.1),
+    folds: int = FOLDS,
+    strengths: Sequence[float] = STRENGTHS,
     normalise: bool = True,
     controls: bool = True,
     seed: int = 0,

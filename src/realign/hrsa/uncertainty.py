@@ -43,7 +43,7 @@ def interval(
     texts = influence.shape[-1]
     if weights.shape[0] == 0 or texts < 2:
         return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    # The variance of resampled values is too small by (T - 1) / T, as a variance that is divided by T.
+    # As for any variance: resampling gives the sum of squares / T, unbiased is the sum / (T - 1).
     shifts = np.sqrt(texts / (texts - 1)) * (influence.astype(np.float64) @ (weights - 1).T)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(value[..., None] + shifts, tails, axis=-1)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from realign.hrsa import uncertainty as unc
-from realign.hrsa.function import ProbeResult, cross_model_probe, paper_probe
+from realign.hrsa.function import FOLDS, STRENGTHS, ProbeResult, cross_model_probe, paper_probe
 from realign.hrsa.pair import Pair, Probe
 from realign.hrsa.rows import Rows
 
 AVERAGES: tuple[Literal["macro", "weighted"], ...] = ("macro", "weighted")
-
-
-class Effort(TypedDict, total=False):
-    """How thoroughly a probe is cross-validated."""
-
-    folds: int
-    strengths: tuple[float, ...]
 
 
 def probe(pair: Pair) -> Rows:
@@ -71,9 +64,15 @@ def _cross_validated(
     pair: Pair, text_set: str, here: str, there: str, data: Probe
 ) -> tuple[list[dict[str, object]], list[tuple[object, ...]]]:
     """Rows of `probe` and of `probe_controls` for probes from ``data.a`` to ``data.b``."""
-    effort: Effort = {} if pair.detail == "full" else {"folds": 3, "strengths": (0.01,)}
+    folds, strengths = (FOLDS, STRENGTHS) if pair.detail == "full" else (3, (0.01,))
     result = cross_model_probe(
-        data.a, data.b, data.labels, groups=data.groups, seed=pair.options.seed, **effort
+        data.a,
+        data.b,
+        data.labels,
+        groups=data.groups,
+        folds=folds,
+        strengths=strengths,
+        seed=pair.options.seed,
     )
     weights = unc.resample_weights(len(data.labels), pair.options.resamples, pair.options.seed)
     across = f"{here}->{there}"

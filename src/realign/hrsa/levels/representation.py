@@ -120,7 +120,7 @@ def _in_sample(pair: Pair, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Scor
     raw = numpy(torch.nn.functional.cosine_similarity(turned, y, dim=1).double())
     r2 = 1 - score.residual_variance
     error, total = score.squared_error, score.squared_total
-    # The map minimises this error, so what a refit would change is of second order and left out.
+    # The map minimises this error, so refitting it without a text would change the error to second order only.
     effect = pair.by_text(((1 - r2) * total - error) / total.sum())
     shape = rep.shape_influence(fitted, x, y)
     return {
