@@ -20,12 +20,9 @@ from realign.study.store import canonical
 if TYPE_CHECKING:
     from mteb.models.models_protocols import MTEBModels
 
-    from realign.evaluation.baselines import BM25
-    from realign.evaluation.encoder import TaskEncoder, TextEncoder
+    from realign.evaluation.encoder import TextEncoder
     from realign.models.embedder import Embedder
     from realign.study import Study
-
-    Scored = TaskEncoder | BM25 | MTEBModels
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Subject:
 
     slug: str
     identity: dict[str, Any]
-    load: Callable[[], Scored] = field(compare=False, repr=False)
+    load: Callable[[], MTEBModels] = field(compare=False, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     instructed: bool = True
     needs: tuple[Node, ...] = ()
@@ -50,26 +47,25 @@ class Subjects:
         self.study = study
         self.profile = study.profile
         self.models = study.models
-        self._last: tuple[str, Scored] | None = None
+        self._last: tuple[str, MTEBModels] | None = None
 
     # -- of every study
     def baseline(self, name: str) -> Subject:
         """Word overlap ('bm25') or chance ('random')."""
 
-        def load() -> Scored:
+        def load() -> MTEBModels:
             from realign.evaluation import baselines
             from realign.evaluation.encoder import TaskEncoder
 
-            if name == "bm25":
-                return baselines.BM25()
-            return TaskEncoder(baselines.RandomVectors(), revision=name)
+            random = TaskEncoder(baselines.RandomVectors(), revision=name)
+            return cast("MTEBModels", baselines.BM25() if name == "bm25" else random)
 
         return Subject(name, {"baseline": name}, load, instructed=False)
 
     def yardstick(self) -> Subject:
         """The outside model that scores are read against."""
 
-        def make() -> TextEncoder | Scored:
+        def make() -> TextEncoder | MTEBModels:
             from realign.evaluation.encoder import load_outside
 
             return load_outside(yardstick.verified())
@@ -148,7 +144,7 @@ class Subjects:
             layout = read_layout(folder)
         except RealignError:
 
-            def make() -> TextEncoder | Scored:
+            def make() -> TextEncoder | MTEBModels:
                 from realign.evaluation.encoder import load_outside
 
                 device = str(hardware.resolve(self.profile.device).device)
@@ -170,7 +166,7 @@ class Subjects:
         self,
         slug: str,
         identity: dict[str, Any],
-        make: Callable[[], TextEncoder | Scored],
+        make: Callable[[], TextEncoder | MTEBModels],
         settings: dict[str, Any],
         instructed: bool = True,
         needs: tuple[Node, ...] = (),
@@ -178,7 +174,7 @@ class Subjects:
         """Keep the last model loaded: consecutive tasks share it and its embeddings."""
         key = hashlib.sha256(canonical([slug, identity, instructed]).encode()).hexdigest()
 
-        def load() -> Scored:
+        def load() -> MTEBModels:
             if self._last is None or self._last[0] != key:
                 self._last = None  # free the old model before loading the new one
                 self._last = (key, self.encoder(make(), instructed, key))
@@ -186,16 +182,15 @@ class Subjects:
 
         return Subject(slug, identity, load, settings, instructed, needs)
 
-    def encoder(self, model: TextEncoder | Scored, instructed: bool, key: str = "") -> Scored:
+    def encoder(self, model: TextEncoder | MTEBModels, instructed: bool, key: str = "") -> MTEBModels:
         """Make an mteb model of a text encoder; one that already is an mteb model stays as it is."""
         from realign.evaluation.encoder import TaskEncoder
 
         if hasattr(model, "mteb_model_meta"):
-            return cast("Scored", model)
+            return cast("MTEBModels", model)
         text_encoder = cast("TextEncoder", model)
-        if not instructed:
-            return TaskEncoder(text_encoder, revision=key)
-        return TaskEncoder(text_encoder, instructions.load(strict=self.strict), revision=key)
+        asked = [instructions.load(strict=self.strict)] if instructed else []
+        return cast("MTEBModels", TaskEncoder(text_encoder, *asked, revision=key))
 
     @property
     def strict(self) -> bool:
