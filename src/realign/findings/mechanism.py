@@ -28,7 +28,12 @@ def siblings(models: Models) -> pd.DataFrame:
             rows.append({"role": role, "source": models.family.roles[role].source})
             continue
         settings = models.tuning(role)
-        row: dict[str, object] = {"role": role, "source": "", "method": settings.method, "steps": settings.steps}
+        row: dict[str, object] = {
+            "role": role,
+            "source": "",
+            "method": settings.method,
+            "steps": settings.steps,
+        }
         if settings.method == "rlvr":
             row |= {"reward": settings.reward, "problems": settings.prompts, "answers": settings.completions}
         else:

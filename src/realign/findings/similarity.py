@@ -52,8 +52,9 @@ def reference_id(report: Report, metric: str) -> str:
 def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
     """Every metric of every report, both estimators, as the mean over layers and at the last layer.
 
-    An estimator that a metric does not define has the other one's numbers; one that was not computed has no rows. Layers share their texts, so the interval
-    of a mean is the mean of the intervals.
+    An estimator that a metric does not define has the other one's numbers; one that was not computed has
+    no rows, and what is measured at the last layer alone has no mean. Layers share their texts, so the interval of
+    a mean is the mean of the intervals.
 
     Args:
         reports: by the name that the column ``models`` gets.
@@ -69,7 +70,8 @@ def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
                 if estimator in METRICS[metric].estimators and estimator not in measured:
                     continue
                 layers = report.by_layer(metric, estimator)[["value", "low", "high"]]
-                rows = pd.DataFrame([layers.mean(), layers.iloc[-1]]).assign(at=["mean", "last"])
+                numbers = {"mean": layers.mean()} if len(layers) > 1 else {}
+                rows = pd.DataFrame(numbers | {"last": layers.iloc[-1]}).T.rename_axis("at").reset_index()
                 frames.append(rows.assign(models=name, metric=metric, estimator=estimator))
     columns = ["models", "metric", "estimator", "at", "value", "low", "high"]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -238,6 +239,6 @@ def languages(frame: pd.DataFrame, ceilings: Mapping[str, Report] | None = None)
                 line(axes, rows, "layer", colour(role), label, ls="--" if trained else "-")
             axes.set_title(f"en – {language}")
             layer_axis(axes, int(mine["layer"].max()), narrow=True)
-        grid[i, 0].set_ylabel(id_title(metric).replace(", ", "\n"), fontsize=8)
+        grid[i, 0].set_ylabel(fill(id_title(metric), 22), fontsize=8)
     legend(figure)
     return figure
