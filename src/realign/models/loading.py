@@ -216,7 +216,7 @@ def _untie(model: PreTrainedModel, adapter: Mapping[str, torch.Tensor]) -> None:
         return
     shared = {name for name, module in model.named_modules() if module in (head, embeddings)}
     if shared & {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in adapter}:
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())  # type: ignore[operator]
         model.config.tie_word_embeddings = False
 
 

