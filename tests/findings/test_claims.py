@@ -141,13 +141,6 @@ def test_paired_difference_uses_the_texts_that_both_reports_share() -> None:
     assert claims.judge_part(part, study(**kinds(both, both))).verdict == "inconclusive"
 
 
-def test_verdict_states_the_numbers_it_rests_on() -> None:
-    text = str(verdicts.verdict(study(), "C2"))
-    assert text.startswith("**C2 (")
-    assert "holds" in text
-    assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text
-
-
 def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown claim 'C9'.*did you mean"):
         claims.claims(study(), ["C9"])

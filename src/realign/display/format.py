@@ -64,7 +64,7 @@ def between(value: float, low: float, high: float, digits: int = 3) -> str:
 
 
 def percent(value: float, low: float, high: float) -> str:
-    """Write a share as a percentage with its interval."""
+    """Write a fraction as a percentage with its interval."""
     return between(100 * value, 100 * low, 100 * high, 1)
 
 

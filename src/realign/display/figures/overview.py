@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,14 +95,10 @@ def _backbones(axes: Axes, places: pd.DataFrame) -> None:
 
 def _places(axes: Axes, mine: pd.DataFrame, mark: str, name: str) -> None:
     """Models of one role with their 95% intervals."""
-    look: dict[str, Any] = {
-        "color": colour(str(mine["role"].iloc[0])),
-        "mec": INK,
-        "mew": 0.5,
-        "elinewidth": 0.8,
-    }
-    errors = {"xerr": 1.96 * mine["x_error"], "yerr": 1.96 * mine["y_error"]}
-    axes.errorbar(mine["x"], mine["y"], ls="", marker=mark, ms=6, label=name, **errors, **look)
+    axes.errorbar(
+        mine["x"], mine["y"], xerr=1.96 * mine["x_error"], yerr=1.96 * mine["y_error"], ls="", marker=mark,
+        ms=6, label=name, color=colour(str(mine["role"].iloc[0])), mec=INK, mew=0.5, elinewidth=0.8,
+    )  # fmt: skip
 
 
 @styled

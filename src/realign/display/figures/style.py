@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -144,15 +145,15 @@ def ceiling_steps(axes: Axes, place: int, values: Mapping[str, pd.Series]) -> No
         axes.plot(ends, [row["value"]] * 2, color=GREY, lw=1, ls=look, label=ceiling_name(name))
 
 
-def legend(figure: Figure, **kwargs: Any) -> None:
+def legend(figure: Figure) -> None:
     """One legend under the figure, every label once; none where there is nothing to tell apart."""
-    once: dict[str, Any] = {}
+    once: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             once.setdefault(label, handle)
     if once:
         columns = min(len(once), 4)
-        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=columns, **kwargs)
+        figure.legend(list(once.values()), list(once), loc="outside lower center", ncols=columns)
 
 
 def empty(message: str) -> Figure:

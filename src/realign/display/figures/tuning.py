@@ -86,7 +86,7 @@ def _by_layer(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 @styled
 def weight_updates(updates: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
-    """Layer profile of the updates: size, effective rank, share moved, and directions against chance.
+    """Updates of the weights by layer: size, effective rank, entries moved, and directions against chance.
 
     Args:
         updates: of ``study.updates.frame()``.
