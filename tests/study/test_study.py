@@ -140,7 +140,7 @@ def test_needs_come_before_what_needs_them_in_a_whole_study(own_store):
 
 
 def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_its_step_0():
-    nodes = open_study("laptop").policy.by_step()
+    nodes = open_study("laptop").policy.results()
     assert [role for role, step in nodes if step == 0] == ["base", "reason-cot"]
     asked = {place: nodes[place].request.config["policy"] for place in nodes}
     assert asked["base", 0]["style"] == asked["reason", 200]["style"] == "answer"
@@ -152,13 +152,13 @@ def test_a_sibling_tuned_in_another_style_has_the_base_asked_in_that_style_as_it
 @pytest.mark.slow
 def test_policy_of_the_tiny_base_is_measured_stored_and_verified(own_store, tmp_path):
     study = open_study("smoke")
-    node = study.policy.by_step()["base", 0]
+    node = study.policy.results()["base", 0]
     artifact = study.graph.run(node)
     facts = json.loads((artifact.path / "policy.json").read_text())
     assert 0 <= facts["accuracy_greedy_low"] <= facts["accuracy_greedy"] <= facts["accuracy_greedy_high"] <= 1
     assert facts["kl"] == pytest.approx(0, abs=1e-6)
     again = Study(study.profile, Store(tmp_path / "again")).graph
-    made = again.run(Study(study.profile, Store(tmp_path / "again")).policy.by_step()["base", 0])
+    made = again.run(Study(study.profile, Store(tmp_path / "again")).policy.results()["base", 0])
     assert largest_difference(artifact.path, made.path) < 1e-6
     assert set(study.provenance()["stage"]) == {"policy", "backbone"}
 

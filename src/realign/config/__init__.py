@@ -1,13 +1,6 @@
 """What to compare: settings as frozen data, and profiles and families read from TOML."""
 
-from realign.config.files import (
-    find_family,
-    load_families,
-    load_profile,
-    parse,
-    profile_names,
-    read_toml,
-)
+from realign.config.files import find_family, load_families, load_profile, parse, profile_names, read_toml
 from realign.config.settings import (
     MAX_SEED,
     SOURCE_KINDS,
@@ -26,30 +19,10 @@ from realign.config.settings import (
     SFTSettings,
     Style,
     Tuning,
-)
+)  # fmt: skip
 
 __all__ = [
-    "MAX_SEED",
-    "SOURCE_KINDS",
-    "Attention",
-    "Backbone",
-    "Config",
-    "DType",
-    "Family",
-    "HRSASettings",
-    "LoRA",
-    "MechanismSettings",
-    "PolicySettings",
-    "Profile",
-    "RLVRSettings",
-    "Recipe",
-    "SFTSettings",
-    "Style",
-    "Tuning",
-    "find_family",
-    "load_families",
-    "load_profile",
-    "parse",
-    "profile_names",
-    "read_toml",
-]
+    "MAX_SEED", "SOURCE_KINDS", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
+    "MechanismSettings", "PolicySettings", "Profile", "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
+    "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
+]  # fmt: skip

@@ -34,7 +34,7 @@ def export_model(study: Study, model: str, folder: Path) -> None:
     assert name.seed is not None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: name a new directory for the model")
-    training, place = study.models.trained(name.role, name.seed, name.step)
+    training, place = study.train.place(name.role, name.seed, name.step)
     frames = [study.evaluate.score(str(name), suite) for suite in study.profile.suites]
     tasks = run.task_means(pd.concat(frames, ignore_index=True))
     source = study.graph.run(training).path / place

@@ -18,7 +18,6 @@ from realign.study.graph import Node
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from realign.models.embedder import Embedder
     from realign.study import Study
 
 # Padded tokens of one forward pass: the states of all layers are returned at once, so few at a time.
@@ -213,25 +212,6 @@ class Models:
             attn_implementation=kernel,
         )
 
-    def open_embedder(self, directory: Path, dtype: cfg.DType) -> Embedder:
-        """Open a sentence-transformers directory on this hardware."""
-        from realign.models.embedder import Embedder
-
-        compute = hardware.resolve(self.profile.device, dtype)
-        return Embedder.from_directory(directory, device=str(compute.device), dtype=compute.dtype)
-
-    # -- embedding models
-    def trained(self, role: str, seed: int, step: int | None = None) -> tuple[Node, str]:
-        """Return the training run of an embedding model, and its folder in there.
-
-        Raises:
-            UsageError: an unknown role, or a step that the recipe does not keep.
-        """
-        run, kept = self.study.train.node(role, seed), self.profile.recipe.save_steps
-        if step is not None and step not in kept:
-            raise unknown("kept step of training", str(step), map(str, kept))
-        return run, "model" if step is None else f"step-{step}"
-
     # -- as HRSA reads them
     def read_backbone(
         self, model: Model, attention: cfg.Attention | None = None, dtype: cfg.DType | None = None
@@ -249,10 +229,10 @@ class Models:
 
     def read_embedding(self, role: str, seed: int, step: int | None = None) -> Reader:
         """A trained embedding model as HRSA reads it, at its end or at a step that the recipe keeps."""
-        run, folder = self.trained(role, seed, step)
+        run, folder = self.study.train.place(role, seed, step)
 
         def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-            embedder = self.open_embedder(self.study.graph.run(run).path / folder, "float32")
+            embedder = self.study.train.open(self.study.graph.run(run).path / folder, "float32")
             # HRSA casts the whole model, of an embedding model as of a backbone
             dtype = hardware.resolve(self.profile.device, self.profile.hrsa.dtype).dtype
             return embedder.model.to(dtype), embedder.tokenizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,9 +38,22 @@ class Stage:
         self.graph = study.graph
         self.models = study.models
 
-    def nodes(self) -> Sequence[Node]:
-        """The results that chapters read; none for a stage that only others need."""
-        return ()
+    def results(self) -> Mapping[Any, Node]:
+        """The results that chapters read, by what they are of; none for a stage that only others need."""
+        return {}
+
+    def nodes(self) -> list[Node]:
+        """The results that chapters read, in the order in which they are computed."""
+        return list(self.results().values())
+
+    def table(self, file: str, *labels: str) -> pd.DataFrame:
+        """Read a table of every result, with the parts of the result's key as columns ``labels``."""
+        frames = []
+        for key, node in self.results().items():
+            values = key if isinstance(key, tuple) else (key,)
+            frame = pd.read_csv(self.graph.run(node).path / file)
+            frames.append(frame.assign(**dict(zip(labels, values, strict=True))))
+        return concatenate(frames, labels)
 
     def request(
         self,

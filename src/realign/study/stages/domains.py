@@ -12,7 +12,7 @@ import pandas as pd
 from realign import hardware, progress, texts
 from realign.study.graph import Node
 from realign.study.models import READ_TOKENS, Model
-from realign.study.stage import Stage, concatenate, text_versions
+from realign.study.stage import Stage, text_versions
 
 if TYPE_CHECKING:
     from realign import hrsa
@@ -31,21 +31,13 @@ class Domains(Stage):
     version = 2
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One result of every sibling; no controls, as each would have to read five text sets."""
-        return list(self.by_role().values())
-
-    def by_role(self) -> dict[str, Node]:
-        """Nodes by role."""
+    def results(self) -> dict[str, Node]:
+        """One result of every sibling, by role; no controls, as each would have to read five text sets."""
         return {role: self.node(self.models.model(role)) for role in self.models.siblings}
 
     def frame(self) -> pd.DataFrame:
         """Role, domain, metric (id), at, value, low, high."""
-        frames = [
-            pd.read_csv(self.graph.run(node).path / "domains.csv").assign(role=role)
-            for role, node in self.by_role().items()
-        ]
-        return concatenate(frames, ["metric", "at", "value", "low", "high", "domain", "role"])
+        return self.table("domains.csv", "role")
 
     def node(self, model: Model) -> Node:
         """Return the node that compares a model with the base on every domain."""

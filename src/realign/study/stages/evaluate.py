@@ -14,8 +14,8 @@ from realign.evaluation import suites, yardstick
 from realign.evaluation.specs import BM25_TYPES
 from realign.study.graph import Node
 from realign.study.stage import Stage
+from realign.study.stages.subjects import Subject, Subjects
 from realign.study.store import Artifact
-from realign.study.subjects import Subject, Subjects
 
 if TYPE_CHECKING:
     from mteb.models.models_protocols import MTEBModels
@@ -92,7 +92,7 @@ class Evaluate(Stage):
             from realign.evaluation.encoder import load_outside
 
             encoder = self.subjects.encoder(load_outside(model), instructed)
-            results = run.evaluate_tasks(encoder, suites.load(suite).tasks, suite=suite)
+            results = run.evaluate_tasks(encoder, suites.load(suite), suite=suite)
             return pd.concat([result.scores for result in results], ignore_index=True)
         subject = self.subjects.named(str(model), instructed=instructed, trust_remote_code=trust_remote_code)
         frames = []
@@ -110,7 +110,7 @@ class Evaluate(Stage):
         def build(folder: Path) -> dict[str, Any]:
             from realign.evaluation import run
 
-            tasks = {each.metadata.name: each for each in self._load(suite).tasks}
+            tasks = {each.metadata.name: each for each in self._load(suite)}
             result = run.evaluate_task(subject.load(), tasks[task], suite=suite)
             result.scores.to_csv(folder / "scores.csv", index=False)
             result.items.to_csv(
@@ -163,7 +163,7 @@ class Evaluate(Stage):
     def _type(self, suite: str, task: str) -> str:
         known = {spec.name: spec.type for spec, _ in suites.specs(suite)}
         if not known:
-            known = {each.metadata.name: each.metadata.type for each in self._load(suite).tasks}
+            known = {each.metadata.name: each.metadata.type for each in self._load(suite)}
         return known[task]
 
 

@@ -28,12 +28,8 @@ class Landscape(Stage):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One result of every followed role."""
-        return list(self.by_role().values())
-
-    def by_role(self) -> dict[str, Node]:
-        """Nodes by role."""
+    def results(self) -> dict[str, Node]:
+        """One result of every followed role, by role."""
         return {role: self.node(model) for role, model in self.models.finals.items()}
 
     def frame(self, table: str = "measures") -> pd.DataFrame:
@@ -44,7 +40,7 @@ class Landscape(Stage):
                 x, y, on the first two axes of the map; roles 'base' and 'fixed texts' too).
         """
         frames = []
-        for role, node in self.by_role().items():
+        for role, node in self.results().items():
             frame = pd.read_csv(self.graph.run(node).path / f"{table}.csv")
             frames.append(frame.assign(role=role) if "role" not in frame else frame)
         return concatenate(frames, ["role", "domain"]).drop_duplicates(ignore_index=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from realign import progress
 from realign.study.graph import Node
 from realign.study.models import Reader
-from realign.study.stage import Stage, concatenate, text_versions
+from realign.study.stage import Stage, text_versions
 from realign.texts import selection
 
 METRICS = ("correlation", "cka", "knn", "r2")
@@ -25,11 +25,7 @@ class Languages(Stage):
     version = 2
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One reading of every model."""
-        return list(self.by_model().values())
-
-    def by_model(self) -> dict[tuple[str, bool], Node]:
+    def results(self) -> dict[tuple[str, bool], Node]:
         """By role and whether it is trained: every role's backbone, and base after contrastive learning."""
         readers = {
             (role, False): self.models.read_backbone(self.models.model(role)) for role in self.profile.roles
@@ -39,11 +35,7 @@ class Languages(Stage):
 
     def frame(self) -> pd.DataFrame:
         """Role, trained (by contrastive learning), language, metric (id), layer, value, low, high."""
-        frames = [
-            pd.read_csv(self.graph.run(node).path / "languages.csv").assign(role=role, trained=trained)
-            for (role, trained), node in self.by_model().items()
-        ]
-        return concatenate(frames, ["role", "trained", "language", "metric", "layer", "value", "low", "high"])
+        return self.table("languages.csv", "role", "trained")
 
     def node(self, reader: Reader) -> Node:
         """One pass over the messages in all languages, then English against each translation."""

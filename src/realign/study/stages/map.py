@@ -19,9 +19,9 @@ class Map(Stage):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One map of everything."""
-        return [self.node()]
+    def results(self) -> dict[str, Node]:
+        """One map of all models."""
+        return {"": self.node()}
 
     def readers(self) -> list[tuple[str, str, int, Reader]]:
         """Every model that is placed: role, kind, number and how it is read, each model once.

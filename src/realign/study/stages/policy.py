@@ -27,12 +27,8 @@ class Policy(Stage):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One measurement of every checkpoint."""
-        return list(self.by_step().values())
-
-    def by_step(self) -> dict[tuple[str, int], Node]:
-        """Nodes by (role, step); base is step 0.
+    def results(self) -> dict[tuple[str, int], Node]:
+        """One measurement of every checkpoint, by (role, step); base is step 0.
 
         A sibling that was tuned in another style has a step 0 too: the base, asked in that style.
         """
@@ -47,7 +43,7 @@ class Policy(Stage):
     def frame(self) -> pd.DataFrame:
         """Role, step, accuracies with 95% intervals, entropy and KL to base (nats per token), n."""
         rows = []
-        for (role, step), node in self.by_step().items():
+        for (role, step), node in self.results().items():
             measured = json.loads((self.graph.run(node).path / "policy.json").read_text(encoding="utf-8"))
             rows.append({"role": role, "step": step, **measured})
         return pd.DataFrame(rows)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from realign import config as cfg
 from realign import hardware
+from realign.errors import unknown
 from realign.study.graph import Node
-from realign.study.stage import Stage, concatenate, text_versions
+from realign.study.stage import Stage, text_versions
 from realign.study.stages.tune import RunLog
 from realign.training.run import Run, seeds_of
+
+if TYPE_CHECKING:
+    from realign.models.embedder import Embedder
 
 
 class Train(Stage):
@@ -51,6 +56,24 @@ class Train(Stage):
 
         return Node(request, build, model.needs)
 
+    def place(self, role: str, seed: int, step: int | None = None) -> tuple[Node, str]:
+        """Return the run that trains a model and the model's folder in there, at its end or at a kept step.
+
+        Raises:
+            UsageError: an unknown role, or a step that the recipe does not keep.
+        """
+        run, kept = self.node(role, seed), self.profile.recipe.save_steps
+        if step is not None and step not in kept:
+            raise unknown("kept step of training", str(step), map(str, kept))
+        return run, "model" if step is None else f"step-{step}"
+
+    def open(self, directory: Path, dtype: cfg.DType) -> Embedder:
+        """Open a sentence-transformers directory on this hardware."""
+        from realign.models.embedder import Embedder
+
+        compute = hardware.resolve(self.profile.device, dtype)
+        return Embedder.from_directory(directory, device=str(compute.device), dtype=compute.dtype)
+
 
 class TrainingLog(RunLog):
     """Step logs of contrastive learning."""
@@ -59,14 +82,10 @@ class TrainingLog(RunLog):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """The log of every training run."""
-        return [self.copy(self.study.train.node(*run), "log.csv") for run in self.study.train.runs]
+    def results(self) -> dict[tuple[str, int], Node]:
+        """The log of every training run, by (role, seed)."""
+        return {run: self.copy(self.study.train.node(*run), "log.csv") for run in self.study.train.runs}
 
     def frame(self) -> pd.DataFrame:
         """Role, seed, step, loss and what else was logged."""
-        frames = [
-            pd.read_csv(self.graph.run(node).path / "log.csv").assign(role=role, seed=seed)
-            for (role, seed), node in zip(self.study.train.runs, self.nodes(), strict=True)
-        ]
-        return concatenate(frames, ["role", "seed", "step", "loss"])
+        return self.table("log.csv", "role", "seed")

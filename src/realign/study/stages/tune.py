@@ -67,12 +67,8 @@ class TuningLog(RunLog):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """The logs of every role that is tuned in this study."""
-        return list(self.by_role().values())
-
-    def by_role(self) -> dict[str, Node]:
-        """Nodes by role."""
+    def results(self) -> dict[str, Node]:
+        """The logs of every role that is tuned in this study, by role."""
         return {
             role: self.copy(self.study.tune.node(role), "log.csv", "validation.csv")
             for role in self.models.followed
@@ -86,7 +82,7 @@ class TuningLog(RunLog):
             table: "log" (every step) or "validation" (accuracies on validation problems).
         """
         frames = []
-        tuned_here = self.by_role()
+        tuned_here = self.results()
         for role in self.models.followed:
             if role in tuned_here:
                 file = self.graph.run(tuned_here[role]).path / f"{table}.csv"

@@ -27,9 +27,9 @@ class Updates(Stage):
     version = 1
     published = True
 
-    def nodes(self) -> list[Node]:
-        """One result, if there is any sibling."""
-        return [self.node()] if self.models.finals else []
+    def results(self) -> dict[str, Node]:
+        """One result of all siblings, if there is any."""
+        return {"": self.node()} if self.models.finals else {}
 
     def node(self) -> Node:
         """Return the node that compares the weights of every final model with the base's."""

@@ -95,10 +95,10 @@ class Subjects:
 
     def trained(self, role: str, seed: int, step: int | None = None) -> Subject:
         """An embedding model of the study, at its end or at a step that the recipe keeps."""
-        run, folder = self.models.trained(role, seed, step)
+        run, folder = self.study.train.place(role, seed, step)
 
         def make() -> Embedder:
-            return self.models.open_embedder(self.study.graph.run(run).path / folder, self.profile.dtype)
+            return self.study.train.open(self.study.graph.run(run).path / folder, self.profile.dtype)
 
         slug, identity = run.request.slug, {"train": run.request.key}
         if step is not None:
@@ -156,7 +156,7 @@ class Subjects:
         return self._subject(
             slug,
             identity,
-            lambda: self.models.open_embedder(folder, self.profile.dtype),
+            lambda: self.study.train.open(folder, self.profile.dtype),
             settings,
             instructed,
         )
