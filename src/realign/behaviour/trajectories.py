@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from realign import texts
 from realign.behaviour import landscape, policy, problems
-from realign.config import MechanismSettings, PolicySettings
+from realign.config import TASK, MechanismSettings, PolicySettings
 from realign.hrsa import uncertainty
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TASK = "task"  # the domain of the problems that tuning trains on
 SHOWN_TEXTS = 16  # texts of each model and domain whose points are kept, for drawing
 SHOWN_POINTS = 300  # points of the fixed texts that are kept
 PROMPT_WORDS = 12

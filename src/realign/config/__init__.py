@@ -4,6 +4,7 @@ from realign.config.files import find_family, load_families, load_profile, parse
 from realign.config.settings import (
     MAX_SEED,
     SOURCE_KINDS,
+    TASK,
     Attention,
     Backbone,
     Config,
@@ -19,10 +20,10 @@ from realign.config.settings import (
     SFTSettings,
     Style,
     Tuning,
-)  # fmt: skip
+)
 
 __all__ = [
-    "MAX_SEED", "SOURCE_KINDS", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
+    "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
     "MechanismSettings", "PolicySettings", "Profile", "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
     "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ Attention = Literal["bidirectional", "causal"]
 DType = Literal["auto", "float32", "bfloat16"]
 SOURCE_KINDS = ("hub", "path", "wheel", "adapter", "random")
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
+TASK = "task"  # the domain of the problems that tuning trains on; other domains are text sets
 T = TypeVar("T")
 
 
@@ -229,7 +230,7 @@ class MechanismSettings(Config):
     components: int = Field(default=16, ge=2, description="axes of the map of the base's states")
     regions: int = Field(default=12, ge=2, description="regions of the map")
     domains: tuple[str, ...] = Field(
-        default=("task", "problems", "docs", "messages", "code"),
+        default=(TASK, "problems", "docs", "messages", "code"),
         description="'task' (the problems that tuning trains on) and text sets",
     )
     n_texts: int = Field(default=40, ge=4, description="texts of each domain")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from realign import hardware, progress, texts
+from realign.config import TASK
 from realign.study.graph import Node
 from realign.study.models import READ_TOKENS, Model
 from realign.study.stage import Stage, text_versions
@@ -17,7 +18,6 @@ from realign.study.stage import Stage, text_versions
 if TYPE_CHECKING:
     from realign import hrsa
 
-TASK = "task"  # the domain of the problems that tuning trains on
 # Probes need more texts than a domain has, and drift along tuning has the other metrics.
 METRICS = ("correlation", "cka", "knn")
 OWN_SETTINGS = {"domains", "n_texts", "max_tokens", "resamples", "seed"}
