@@ -98,7 +98,7 @@ def clock(works: Sequence[Callable[[], Any]], device: str, repeats: int) -> list
 
 def overhead(embedder: Embedder) -> tuple[float, float]:
     """Share of a suite's seconds outside ``Embedder.encode``, and its seconds."""
-    tasks = suites.load(SUITE).tasks
+    tasks = suites.load(SUITE)
     suites.texts(SUITE)
     encoder = TaskEncoder(embedder, instructions.load())
     began = time.perf_counter()

@@ -48,9 +48,7 @@ def test_identifiers_are_split_into_words():
 def test_random_vectors_are_at_chance():
     from realign.evaluation.encoder import TaskEncoder
 
-    task = next(
-        t for t in suites.load("laptop-multilingual").tasks if t.metadata.name == "CLDRCurrencyRetrieval"
-    )
+    task = next(t for t in suites.load("laptop-multilingual") if t.metadata.name == "CLDRCurrencyRetrieval")
     documents, queries = 148, 60
     scores = [
         run.evaluate_task(TaskEncoder(RandomVectors(seed=seed), instructions.load()), task)
@@ -72,7 +70,7 @@ def test_random_vectors_know_a_text_again_but_not_under_another_seed():
 
 @pytest.mark.parametrize("suite", ["laptop-multilingual", "laptop-code", "laptop-bright"])
 def test_word_overlap_does_not_solve_a_task(suite):
-    for task in suites.load(suite).tasks:
+    for task in suites.load(suite):
         if task.metadata.type in BM25_TYPES:
             result = run.evaluate_task(BM25(), task)
             assert not result.failed, result.manifest["failed"]

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 
+from realign.errors import RealignError
 from realign.evaluation import instructions, run, suites
 from realign.evaluation.baselines import RandomVectors
 from realign.evaluation.encoder import TaskEncoder
@@ -55,7 +56,7 @@ def oracle(backend: type[RandomVectors] | None = None) -> TaskEncoder:
 
 
 def only(name: str) -> Any:
-    (task,) = suites.load(f"tasks:{name}").tasks
+    (task,) = suites.load(f"tasks:{name}")
     return task
 
 
@@ -240,7 +241,19 @@ def test_instruction_reranking_rewards_following_a_changed_condition(monkeypatch
     ]
 
 
-def test_without_a_hub_a_task_fails_with_its_reason():
-    result = run.evaluate_task(oracle(), only("SciFact"), suite="mine")
+def test_without_a_hub_the_reason_is_said_and_no_result_is_made_of_it():
+    with pytest.raises(
+        RealignError, match=r"task SciFact could not be evaluated here \(ConnectionError: Couldn't"
+    ):
+        run.evaluate_task(oracle(), only("SciFact"), suite="mine")
+
+
+def test_data_that_the_hub_does_not_have_fail_the_task_with_the_reason(monkeypatch):
+    def load_dataset(path: str, *args: Any, **kwargs: Any) -> Any:
+        raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub")
+
+    serve(monkeypatch, {})
+    monkeypatch.setattr("mteb.abstasks.abstask.load_dataset", load_dataset)
+    result = run.evaluate_task(oracle(), only("STS12"), suite="mine")
     assert result.failed
-    assert result.scores["error"].item()
+    assert "doesn't exist on the Hub" in result.scores["error"].item()

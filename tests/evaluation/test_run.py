@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from realign.errors import RealignError, UsageError
 from realign.evaluation import instructions, run, suites
@@ -45,7 +49,7 @@ def encoder(tiny: Embedder) -> Any:
 
 def smoke_tasks() -> list[Any]:
     """One smoke task of every type (two with restricted rankings)."""
-    found = {t.metadata.name: t for s in ("multilingual", "code") for t in suites.load(f"smoke-{s}").tasks}
+    found = {t.metadata.name: t for s in ("multilingual", "code") for t in suites.load(f"smoke-{s}")}
     names = (
         "CLDRBitextMining", "CLDRKindClassification", "CLDROfficialLanguages", "LibraryDocsClustering",
         "SphinxTranslationPairs", "CLDRCurrencyRetrieval", "LibraryDocsReranking", "CrossLibraryCodeRetrieval",
@@ -83,9 +87,7 @@ def test_scores_equal_a_plain_mteb_run_on_every_task_type(encoder, plain):
 
 
 def test_a_result_does_not_depend_on_what_ran_before(encoder):
-    task = next(
-        t for t in suites.load("smoke-multilingual").tasks if t.metadata.type == "MultilabelClassification"
-    )
+    task = next(t for t in suites.load("smoke-multilingual") if t.metadata.type == "MultilabelClassification")
     first = run.evaluate_task(encoder, task)
     again = run.evaluate_task(encoder, task)
     pd.testing.assert_frame_equal(first.scores, again.scores)
@@ -95,7 +97,7 @@ def test_a_result_does_not_depend_on_what_ran_before(encoder):
 
 
 def test_texts_that_two_tasks_share_are_read_once(encoder):
-    found = {t.metadata.name: t for t in suites.load("smoke-multilingual").tasks}
+    found = {t.metadata.name: t for t in suites.load("smoke-multilingual")}
     first, second = (
         run.evaluate_task(encoder, found[name]).manifest
         for name in ("SphinxBitextMining", "SphinxTranslationPairs")
@@ -136,7 +138,7 @@ def test_excluded_documents_are_not_ranked(encoder):
     from realign.evaluation.encoder import TaskEncoder
 
     # queries are documents of the same corpus: without the exclusion every query would find itself first
-    task = next(t for t in suites.load("smoke-code").tasks if t.metadata.name == "CrossLibraryCodeRetrieval")
+    task = next(t for t in suites.load("smoke-code") if t.metadata.name == "CrossLibraryCodeRetrieval")
     same = TaskEncoder(RandomVectors(), lambda name, kind: None)
     assert run.evaluate_task(same, task).scores["score"].item() < 60
     task.load_data()
@@ -145,7 +147,7 @@ def test_excluded_documents_are_not_ranked(encoder):
 
 
 def test_a_failed_task_keeps_its_row_and_withholds_the_mean(encoder):
-    broken, healthy = suites.load("smoke").tasks
+    broken, healthy = suites.load("smoke")
 
     def load_data(*args: Any, **kwargs: Any) -> None:
         raise OSError("the disk is gone\nsecond line")
@@ -206,7 +208,7 @@ def test_a_manifest_says_what_was_asked_and_read(tiny):
 
     longest = 64
     short = TaskEncoder(Embedder(tiny.model, tiny.tokenizer, max_tokens=longest), TABLE)
-    task = next(t for t in suites.load("smoke-code").tasks if t.metadata.name == "DocToCodeRetrieval")
+    task = next(t for t in suites.load("smoke-code") if t.metadata.name == "DocToCodeRetrieval")
     manifest = run.evaluate_task(short, task).manifest
     corpus, queries = (task_texts(task, part) for part in ("corpus", "queries"))
     instruction = TABLE("DocToCodeRetrieval", "Retrieval")
@@ -230,7 +232,7 @@ def test_strict_instructions_fail_the_task_not_the_run(tiny):
     from realign.evaluation.encoder import TaskEncoder
 
     empty = instructions.Instructions({}, {"Classification": "x"}, strict=True)
-    result = run.evaluate_task(TaskEncoder(tiny, empty), suites.load("smoke").tasks[0])
+    result = run.evaluate_task(TaskEncoder(tiny, empty), suites.load("smoke")[0])
     assert result.failed
     assert "has no instruction" in result.scores["error"].item()
 
@@ -251,5 +253,128 @@ def test_nothing_is_written_to_mtebs_cache(encoder):
 
     folder = Path(mteb.ResultCache().cache_path)
     before = set(folder.rglob("*")) if folder.exists() else set()
-    assert not run.evaluate_task(encoder, suites.load("smoke").tasks[1]).failed
+    assert not run.evaluate_task(encoder, suites.load("smoke")[1]).failed
     assert (set(folder.rglob("*")) if folder.exists() else set()) == before
+
+
+class Broken:
+    """An outside model whose vectors are not numbers where a text has the letter e."""
+
+    def __init__(self, value: float) -> None:
+        from realign.models.embedder import Stats
+
+        self.stats = Stats()
+        self.value = value
+
+    def encode(self, texts: Any, instruction: str | None = None) -> np.ndarray:
+        vectors = np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
+        vectors[["e" in text for text in texts], 3] = self.value
+        return vectors
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("index", [0, 1])
+def test_vectors_that_are_not_numbers_fail_the_task_with_their_count(index, value):
+    from realign.evaluation.encoder import TaskEncoder
+
+    task = suites.load("smoke")[index]
+    result = run.evaluate_task(TaskEncoder(Broken(value)), task)
+    assert result.failed
+    assert np.isnan(result.scores["score"].item())
+    match = re.fullmatch(
+        rf"(\d+) of (\d+) vectors of task {task.metadata.name} hold NaN or infinite values",
+        result.scores["error"].item(),
+    )
+    assert match is not None
+    assert 0 < int(match[1]) <= int(match[2])
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_vectors_of_an_mteb_encoder_are_checked_too(plain, index, monkeypatch):
+    from realign.evaluation.encoder import load_outside
+
+    task = suites.load("smoke")[index]
+    whole = run.evaluate_task(load_outside(plain), task)
+    assert not whole.failed
+    pd.testing.assert_frame_equal(whole.scores, run.evaluate_task(plain, task).scores)
+
+    def encode(inputs: Any, **options: Any) -> torch.Tensor:
+        vectors = torch.as_tensor(type(plain).encode(plain, inputs, **options))
+        vectors[0, 0] = torch.nan
+        return vectors
+
+    monkeypatch.setattr(plain, "encode", encode, raising=False)
+    result = run.evaluate_task(load_outside(plain), task)
+    assert re.match(r"1 of \d+ vectors of task \w+ hold NaN", result.scores["error"].item())
+
+
+def failing(error: Exception) -> Any:
+    task = suites.load("smoke")[1]
+
+    def load_data(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    task.load_data = load_data
+    return task
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        OSError(errno.EMFILE, "Too many open files"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        ConnectionError("Couldn't reach 'mteb/scifact' on the Hub"),
+        TimeoutError("timed out"),
+        caused(ValueError("the task broke"), OSError(errno.ENOSPC, "No space left on device")),
+        caused(RuntimeError("loading failed"), MemoryError()),
+    ],
+    ids=lambda e: f"{type(e).__name__}{getattr(e, 'errno', None) or ''}",
+)
+def test_a_failure_of_the_machine_is_no_result(encoder, error):
+    with pytest.raises(
+        RealignError, match=r"could not be evaluated here .* run the same command again"
+    ) as raised:
+        run.evaluate_task(encoder, failing(error))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_stop_by_the_user_is_no_result(encoder, stop):
+    with pytest.raises(stop):
+        run.evaluate_task(encoder, failing(stop()))
+
+
+def test_a_full_disk_under_mteb_is_no_result_and_the_task_can_be_scored_afterwards(encoder, monkeypatch):
+    task = suites.load("smoke")[1]
+    with monkeypatch.context() as full:
+        full.setattr(
+            "mteb.abstasks.retrieval.AbsTaskRetrieval._save_task_predictions",
+            lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
+        )
+        with pytest.raises(RealignError, match="No space left on device"):
+            run.evaluate_task(encoder, task)
+    assert not run.evaluate_task(encoder, task).failed
+
+
+def test_a_stored_traceback_has_no_absolute_path(encoder, tmp_path):
+    place = tmp_path / "My Models" / "weights.bin"
+    error = ValueError(f"cannot read '{place}', {tmp_path}/config.json; see https://example.org/a/b")
+    manifest = run.evaluate_task(encoder, failing(error)).manifest
+    assert (
+        manifest["failed"]
+        == "ValueError: cannot read 'weights.bin', config.json; see https://example.org/a/b"
+    )
+    assert 'File "realign/evaluation/run.py", line' in manifest["traceback"]
+    for root in (str(tmp_path), sys.prefix, str(Path(__file__).parent), str(Path.home()) + "/"):
+        assert root not in manifest["traceback"]

@@ -11,7 +11,7 @@ import pytest
 
 from realign import texts
 from realign.errors import RealignError, UsageError
-from realign.evaluation import bright, instructions, specs, suites
+from realign.evaluation import bright, code, instructions, specs, suites
 from realign.evaluation.specs import Corpus
 
 LAPTOP = ("laptop-multilingual", "laptop-code", "laptop-bright")
@@ -45,13 +45,13 @@ def test_no_text_of_a_suite_is_a_training_text():
         pairs = texts.pairs.load(name)
         training += [*pairs.queries, *pairs.positives]
     assert len(training) > 10_000
-    texts.overlap.check(training, [text for name in LAPTOP for text in suites.texts(name)])
+    texts.leakage.check(training, [text for name in LAPTOP for text in suites.texts(name)])
 
 
 def test_the_overlap_check_would_notice():
     known = suites.texts("laptop-code")[0]
     with pytest.raises(RealignError, match=r"1 evaluation text"):
-        texts.overlap.check([known.upper()], suites.texts("laptop-code")[:3])
+        texts.leakage.check([known.upper()], suites.texts("laptop-code")[:3])
 
 
 def test_enough_tasks_and_types():
@@ -121,11 +121,33 @@ def test_a_changed_note_or_size_changes_the_sources(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("laptop-cod", "did you mean 'laptop-code'"), ("tasks:STS1", "nearest: STS1")]
+    ("name", "message"),
+    [
+        ("laptop-cod", "did you mean 'laptop-code'"),
+        ("tasks:STS1", "nearest: STS1"),
+        ("tasks:", "names no task"),
+        ("tasks: , ,", "names no task"),
+        ("", "unknown suite ''"),
+    ],
 )
 def test_an_unknown_suite_or_task_names_the_nearest(name, message):
-    with pytest.raises(UsageError, match=message):
-        suites.load(name)
+    for call in (suites.load, suites.task_names, suites.task_instructions):
+        with pytest.raises(UsageError, match=message):
+            call(name)
+
+
+def test_a_task_that_is_named_twice_is_one_task():
+    assert suites.task_names("tasks:STS12,STS12, STS13") == ["STS12", "STS13"]
+
+
+def test_a_new_suite_is_one_line_of_the_registry(monkeypatch):
+    mine = suites.Suite("mine", code.SPECS[:1], files=lambda: {"notes": "abc"})
+    monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, mine))
+    assert {"laptop-mine", "smoke-mine"} <= set(suites.names())
+    assert suites.task_names("laptop-mine") == ["DocToCodeRetrieval"]
+    assert suites.about("smoke-mine") == "1 tasks; data built from installed packages"
+    assert suites.sources("smoke-mine")["notes"] == "abc"
+    assert [t.metadata.name for t in suites.load("smoke-mine")] == ["DocToCodeRetrieval"]
 
 
 def test_notes_are_many_short_and_know_their_problems():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mteb.models.model_meta import ModelMeta
 
 from realign.models.embedder import Stats
+
+if TYPE_CHECKING:
+    from bm25s import BM25 as Index
+    from mteb.types import CorpusDatasetType, QueryDatasetType, RetrievalOutputType, TopRankedDocumentsType
 
 
 class RandomVectors:
@@ -51,9 +55,9 @@ class BM25:
         self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "realign/bm25", "revision": "1"})
         self.stats = Stats()
         self._ids: list[str] = []
-        self._index: Any = None
+        self._index: Index | None = None
 
-    def index(self, corpus: Any, **kwargs: Any) -> None:
+    def index(self, corpus: CorpusDatasetType, **kwargs: Any) -> None:
         """Index an mteb corpus (rows with id, text and perhaps title)."""
         import bm25s
 
@@ -65,10 +69,17 @@ class BM25:
         self.stats.texts += len(self._ids)
 
     def search(
-        self, queries: Any, *, top_k: int, top_ranked: Any = None, **kwargs: Any
-    ) -> dict[str, dict[str, float]]:
+        self,
+        queries: QueryDatasetType,
+        *,
+        top_k: int,
+        top_ranked: TopRankedDocumentsType | None = None,
+        **kwargs: Any,
+    ) -> RetrievalOutputType:
         """Score every document that a query may see; documents that share no word get 0."""
-        found: dict[str, dict[str, float]] = {}
+        if self._index is None:
+            raise ValueError("BM25 searches what index() was given: call that first")
+        rankings: dict[str, dict[str, float]] = {}
         for query, text in zip(queries["id"], queries["text"], strict=True):
             words = [w for w in tokens(text) if w in self._index.vocab_dict]
             scores = self._index.get_scores(words) if words else np.zeros(len(self._ids))
@@ -76,6 +87,6 @@ class BM25:
             order = [
                 i for i in np.argsort(-scores, kind="stable") if allowed is None or self._ids[i] in allowed
             ]
-            found[query] = {self._ids[i]: float(scores[i]) for i in order[:top_k]}
-        self.stats.texts += len(found)
-        return found
+            rankings[query] = {self._ids[i]: float(scores[i]) for i in order[:top_k]}
+        self.stats.texts += len(rankings)
+        return rankings

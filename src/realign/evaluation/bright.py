@@ -18,11 +18,13 @@ from realign import paths
 from realign.config import read_toml
 from realign.errors import RealignError
 from realign.evaluation import code
-from realign.evaluation.specs import Corpus, TaskSpec, clip, sample
+from realign.evaluation.specs import Corpus, TaskSpec, clip
 from realign.texts import corpus, worked
+from realign.texts.splits import draw
 
 DOMAINS = ("arithmetic", "mathematics", "algorithms", "logic")
 SEED = 20260
+Entry = Mapping[str, Any]  # of a TOML table: text, problems, related, ...
 CHARACTERS = 150
 # pairs of reasoning_gym tasks that need one technique and look different
 TWINS = (
@@ -48,36 +50,34 @@ TWINS = (
 
 
 def _files() -> list[Path]:
-    found = [paths.data() / "techniques" / f"{name}.toml" for name in (*DOMAINS, "functions")]
-    for path in found:
+    files = [paths.data() / "techniques" / f"{name}.toml" for name in (*DOMAINS, "functions")]
+    for path in files:
         if not path.is_file():
             raise RealignError(f"the technique notes {path} are missing: restore them from the repository")
-    return found
+    return files
 
 
-def sources(suite: str) -> dict[str, str]:
+def files() -> dict[str, str]:
     """Digest of the notes, for the store keys of the suites that use them."""
-    if not suite.endswith("-bright"):
-        return {}
     total = hashlib.sha256(b"".join(path.read_bytes() for path in _files()))
     return {"techniques": total.hexdigest()}
 
 
 @lru_cache(maxsize=1)
-def notes() -> Mapping[str, Mapping[str, Any]]:
+def notes() -> Mapping[str, Entry]:
     """All notes by id, with domain, text, and the tasks they solve or merely touch."""
-    found: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Entry] = {}
     for path in _files()[: len(DOMAINS)]:
         table = read_toml(path)
         for name, note in table["notes"].items():
-            if name in found:
+            if name in notes:
                 raise RealignError(f"{path}: the note '{name}' occurs twice")
-            found[name] = {"problems": [], "related": [], **note, "domain": table["domain"]}
-    return found
+            notes[name] = {"problems": [], "related": [], **note, "domain": table["domain"]}
+    return notes
 
 
 @lru_cache(maxsize=1)
-def functions() -> Mapping[str, Mapping[str, Any]]:
+def functions() -> Mapping[str, Entry]:
     """Library functions by qualified name, with their summary and the tasks they solve or merely touch.
 
     Raises:
@@ -85,15 +85,15 @@ def functions() -> Mapping[str, Mapping[str, Any]]:
     """
     table = _files()[-1]
     known = {f"{f.module}.{f.name}": code.summary(f) for f in corpus.functions("eval")}
-    found: dict[str, dict[str, Any]] = {}
+    functions: dict[str, Entry] = {}
     for entry in read_toml(table)["functions"]:
         name = entry["name"]
         if name not in known:
             raise RealignError(
                 f"{table}: no documented function {name} on the evaluation side; install requirements.lock"
             )
-        found[name] = {"problems": [], "related": [], **entry, "text": known[name]}
-    return found
+        functions[name] = {"problems": [], "related": [], **entry, "text": known[name]}
+    return functions
 
 
 @lru_cache(maxsize=256)
@@ -104,16 +104,16 @@ def problems(task: str, n: int) -> tuple[tuple[str, str], ...]:
     Long questions keep their start and their end, where the instance is: 150 characters in all.
     """
     if task in worked.WORKED:
-        pool = sample(worked.problems("eval", (task,)), n, key=lambda p: p.text, salt="bright")
+        pool = draw(worked.problems("eval", (task,)), n, lambda p: p.text, "bright")
         return tuple((shorten(p.text), p.answer) for p in pool)
     import reasoning_gym
 
-    found: dict[str, str] = {}
+    answers: dict[str, str] = {}  # by question
     for entry in reasoning_gym.create_dataset(task, size=4 * n, seed=SEED):
-        found.setdefault(shorten(entry["question"]), str(entry["answer"]))
-        if len(found) == n:
+        answers.setdefault(shorten(entry["question"]), str(entry["answer"]))
+        if len(answers) == n:
             break
-    return tuple(found.items())
+    return tuple(answers.items())
 
 
 def shorten(question: str) -> str:
@@ -125,19 +125,19 @@ def shorten(question: str) -> str:
     return f"{start[: start.rfind(' ')]} ... {end[end.find(' ') + 1 :]}"
 
 
-def _by_task(entries: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, list[str]]:
+def _by_task(entries: Mapping[str, Entry], field: str) -> dict[str, list[str]]:
     """Turn ``problems`` or ``related`` of each entry around: names of entries by task."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, entry in entries.items():
         for task in entry[field]:
-            found.setdefault(task, []).append(name)
-    return found
+            names.setdefault(task, []).append(name)
+    return names
 
 
-def _ask(tasks: list[str], n: int, entries: Mapping[str, Mapping[str, Any]], others: list[str]) -> Corpus:
+def _ask(tasks: list[str], n: int, entries: Mapping[str, Entry], others: list[str]) -> Corpus:
     """Problems of ``tasks`` (``n`` in all, as many of each) with all entries and ``others`` as documents."""
     gold, touched = _by_task(entries, "problems"), _by_task(entries, "related")
-    tasks = sample(tasks, n, key=str, salt="bright")
+    tasks = draw(tasks, n, str, "bright")
     each = -(-n // len(tasks))
     asked = [(task, i, text) for task in tasks for i, (text, _) in enumerate(problems(task, each))]
     asked = sorted(asked, key=lambda q: q[1])[:n]
@@ -166,7 +166,7 @@ def library_functions(n: int) -> Corpus:
 
 def worked_examples(n: int) -> Corpus:
     """From a problem to solved problems of another kind that need the same technique."""
-    pairs = sample(TWINS, n, key="/".join, salt="twins")
+    pairs = draw(TWINS, n, "/".join, "twins")
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache, lru_cache, partial
 
-from realign.evaluation.specs import Columns, Corpus, TaskSpec, grouped, labelled, order_key, parallel, sample
+from realign.evaluation.specs import Columns, Corpus, TaskSpec, grouped, labelled, parallel
+from realign.texts.splits import draw, order_key
 
 LICENSE = "https://www.unicode.org/license.txt"
 # Babel locale -> mteb's code of language and script
@@ -39,18 +40,18 @@ def names(locale: str, kind: str) -> Mapping[str, str]:
 
     data = Locale.parse(locale)
     if kind == "territory":
-        found = {
+        all_names = {
             c: n for c, n in data.territories.items() if len(c) == 2 and c.isalpha() and c not in _NOT_PLACES
         }
     elif kind == "language":
-        found = {c: n for c, n in data.languages.items() if len(c) in (2, 3)}
+        all_names = {c: n for c, n in data.languages.items() if len(c) in (2, 3)}
     elif kind == "script":
-        found = {c: n for c, n in data.scripts.items() if not c.startswith("Z")}
+        all_names = {c: n for c, n in data.scripts.items() if not c.startswith("Z")}
     elif kind == "currency":
-        found = {c: n for c, n in data.currencies.items() if "(" not in n and n != c}
+        all_names = {c: n for c, n in data.currencies.items() if "(" not in n and n != c}
     else:
-        found = {c: str(v["long"]) for c, v in data.unit_display_names.items() if "long" in v}
-    return {code: name for code, name in found.items() if len(name) > 2}
+        all_names = {c: str(v["long"]) for c, v in data.unit_display_names.items() if "long" in v}
+    return {code: name for code, name in all_names.items() if len(name) > 2}
 
 
 _NOT_PLACES = {"EU", "EZ", "UN", "XA", "XB", "ZZ", "QO", "CP", "DG", "IC", "EA", "TA"}
@@ -76,7 +77,7 @@ def official_languages() -> Mapping[str, list[str]]:
     """Official languages of each territory, among those that are official in many."""
     from babel.core import get_global
 
-    found: dict[str, list[str]] = {}
+    by_territory: dict[str, list[str]] = {}
     for territory, languages in get_global("territory_languages").items():
         official = sorted(
             code
@@ -84,8 +85,8 @@ def official_languages() -> Mapping[str, list[str]]:
             if facts["official_status"] in ("official", "de_facto_official") and code in OFFICIAL
         )
         if official and territory in names("en", "territory"):
-            found[territory] = official
-    return found
+            by_territory[territory] = official
+    return by_territory
 
 
 def currencies() -> Mapping[str, str]:
@@ -93,12 +94,12 @@ def currencies() -> Mapping[str, str]:
     from babel.core import get_global
 
     known = names("en", "currency")
-    found = {}
+    by_territory = {}
     for territory, rows in get_global("territory_currencies").items():
         current = [code for code, _, until, tender in rows if until is None and tender]
         if len(current) == 1 and current[0] in known and territory in names("en", "territory"):
-            found[territory] = current[0]
-    return found
+            by_territory[territory] = current[0]
+    return by_territory
 
 
 def _in_some_language(code: str, kind: str, salt: str) -> str:
@@ -115,7 +116,7 @@ def bitext(n: int) -> Columns:
             others = [names(language, kind).get(code) for language in BITEXT]
             if all(o and o.casefold() != name.casefold() for o in others) and len(name) < 40:
                 pool.append((kind, code))
-    chosen = sample(pool, n, key="/".join, salt="bitext")
+    chosen = draw(pool, n, "/".join, "bitext")
     subsets = {}
     for language in BITEXT:
         rows = [(names("en", kind)[code], names(language, kind)[code]) for kind, code in chosen]
@@ -129,7 +130,7 @@ def _balanced(rows: list[tuple[str, int]], train: int, test: int, salt: str) -> 
     seen: set[str] = set()
     for label in sorted({label for _, label in rows}):
         mine = []
-        for row in sample([r for r in rows if r[1] == label], len(rows), key=lambda r: r[0], salt=salt):
+        for row in draw([r for r in rows if r[1] == label], len(rows), lambda r: r[0], salt):
             if row[0].casefold() not in seen:
                 seen.add(row[0].casefold())
                 mine.append(row)
@@ -165,7 +166,7 @@ def official_multilabel(n: int) -> Columns:
     gold = official_languages()
     rows = [
         (names("en", "territory")[code], [OFFICIAL.index(language) for language in gold[code]])
-        for code in sample(gold, 2 * n, key=str, salt="official")
+        for code in draw(gold, 2 * n, str, "official")
     ]
     return labelled(rows[1::2], rows[::2])
 
@@ -173,16 +174,14 @@ def official_multilabel(n: int) -> Columns:
 def continent_clustering(n: int) -> Columns:
     """Places, by their English names, to be grouped by continent."""
     gold = continents()
-    return grouped(
-        (names("en", "territory")[code], gold[code]) for code in sample(gold, n, key=str, salt="continent")
-    )
+    return grouped((names("en", "territory")[code], gold[code]) for code in draw(gold, n, str, "continent"))
 
 
 def currency_retrieval(n: int) -> Corpus:
     """From a place named in one of six languages to the English name of its currency."""
     gold = currencies()
     english = names("en", "currency")
-    chosen = sample(gold, n, key=str, salt="currency")
+    chosen = draw(gold, n, str, "currency")
     codes = sorted(set(gold.values()))
     if n < 50:  # the tiny suite also needs a tiny corpus
         codes = sorted({gold[c] for c in chosen} | set(codes[:n]))

@@ -11,9 +11,10 @@ from collections import defaultdict
 from functools import lru_cache, partial
 
 from realign.evaluation.messages import LIBRARY_LICENSE, SUMMARY_CHARACTERS, words
-from realign.evaluation.specs import Corpus, TaskSpec, aligned, clip, order_key, sample
+from realign.evaluation.specs import Corpus, TaskSpec, aligned, clip
 from realign.texts import corpus
 from realign.texts.corpus import FUNCTION_PACKAGES, Function
+from realign.texts.splits import draw, order_key
 
 N = 36
 """Queries of each task of the laptop suite."""
@@ -61,7 +62,7 @@ def _pool(n: int) -> tuple[Function, ...]:
     by_name: dict[str, Function] = {}
     for f in sorted(_usable(), key=lambda f: order_key("code", _key(f))):
         by_name.setdefault(f.name, f)
-    return tuple(sample(by_name.values(), n, key=_key, salt="code"))
+    return tuple(draw(by_name.values(), n, _key, "code"))
 
 
 def summary(f: Function) -> str:
@@ -96,7 +97,7 @@ def twins() -> tuple[tuple[Function, Function], ...]:
     for f in corpus.functions("eval"):
         if len(f.source) > 60 and not f.name.startswith("_"):
             by_name[f.name].append(f)
-    found = []
+    pairs = []
     for group in by_name.values():
         ordered = sorted(group, key=lambda f: order_key("twins", _key(f)))
         for i, one in enumerate(ordered):
@@ -105,12 +106,12 @@ def twins() -> tuple[tuple[Function, Function], ...]:
                 s, t = words(one.source), words(two.source)
                 alike = len(a & b) / max(len(a | b), 1)
                 if one.package != two.package and alike >= 0.25 and len(s & t) / len(s | t) < 0.6:
-                    found.append((one, two))
+                    pairs.append((one, two))
                     break
             else:
                 continue
             break
-    return tuple(found)
+    return tuple(pairs)
 
 
 def code_to_code(n: int) -> Corpus:
@@ -118,7 +119,7 @@ def code_to_code(n: int) -> Corpus:
 
     Each pair is asked in both directions; the query's own source is excluded from its ranking.
     """
-    chosen = sample(twins(), max(n // 2, 2), key=lambda pair: _key(pair[0]), salt="cross")
+    chosen = draw(twins(), max(n // 2, 2), lambda pair: _key(pair[0]), "cross")
     names = {one.name for one, _ in chosen}
     both = {
         f"{i}{side}": masked(f) for i, pair in enumerate(chosen) for side, f in zip("ab", pair, strict=True)

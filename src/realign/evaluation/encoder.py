@@ -10,19 +10,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
+import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
 from realign.errors import RealignError, UsageError
+from realign.models import pretrained
 from realign.models.batching import query_prefix
 from realign.models.embedder import Embedder, Stats
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models.models_protocols import EncoderProtocol, MTEBModels
+    from mteb.types import Array, BatchedInput
+    from sentence_transformers import SentenceTransformer
+    from torch.utils.data import DataLoader
 
 
 class TextEncoder(Protocol):
@@ -42,7 +48,7 @@ class SentenceEncoder:
         model: the loaded model; its own pooling and normalisation are used.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
         self.stats = Stats()
 
@@ -73,9 +79,11 @@ class TaskEncoder(AbsEncoder):
     Args:
         backend: an Embedder, a :class:`SentenceEncoder` or anything with their two members.
         instruction_of: gives a task's instruction (None for no instruction); called with name and type.
+        name: of the model, for mteb.
         revision: content digest of the model, so that no two local models share anything in mteb.
-        keep: remember embeddings between tasks.
     """
+
+    mteb_model_meta: ModelMeta
 
     def __init__(
         self,
@@ -84,11 +92,9 @@ class TaskEncoder(AbsEncoder):
         *,
         name: str = "realign/model",
         revision: str = "unnamed",
-        keep: bool = True,
     ) -> None:
         self.model = backend
         self.instruction_of = instruction_of
-        self.keep = keep
         self.known: dict[tuple[str, str | None], np.ndarray] = {}
         self.used: dict[str, set[str | None]] = {}
         self.mteb_model_meta = ModelMeta.create_empty(
@@ -102,7 +108,7 @@ class TaskEncoder(AbsEncoder):
 
     def encode(
         self,
-        inputs: Any,
+        inputs: DataLoader[BatchedInput],
         *,
         task_metadata: TaskMetadata,
         hf_split: str,
@@ -110,7 +116,11 @@ class TaskEncoder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Embed what mteb's data loader gives: (n, d) float32; an empty text is a zero vector and counted."""
+        """Embed what mteb's data loader gives: (n, d) float32; an empty text is a zero vector and counted.
+
+        Raises:
+            RealignError: all texts are empty, or vectors hold a value that is not finite.
+        """
         instruction = None
         if prompt_type is not PromptType.document:
             instruction = self.instruction_of(task_metadata.name, task_metadata.type)
@@ -119,12 +129,12 @@ class TaskEncoder(AbsEncoder):
         )
         texts = [text for batch in inputs for text in batch["text"]]
         self.model.stats.empty += sum(not text.strip() for text in texts)
-        known = self.known if self.keep else {}
+        known = self.known
         new = list(dict.fromkeys(t for t in texts if t.strip() and (t, instruction) not in known))
         if new:
-            known.update(
-                zip(((t, instruction) for t in new), self.model.encode(new, instruction), strict=True)
-            )
+            vectors = self.model.encode(new, instruction)
+            _check_finite(vectors, task_metadata)
+            known.update(zip(((t, instruction) for t in new), vectors, strict=True))
         width = next((len(v) for v in known.values()), 0)
         if not width:
             raise RealignError(f"task {task_metadata.name}: all {len(texts)} texts are empty")
@@ -132,17 +142,41 @@ class TaskEncoder(AbsEncoder):
         return np.stack([known[t, instruction] if t.strip() else zero for t in texts])
 
 
+class CheckedEncoder:
+    """An mteb encoder of somebody else: its vectors are checked, everything else is its own."""
+
+    def __init__(self, encoder: EncoderProtocol) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, inputs: Any, *, task_metadata: TaskMetadata, **options: Any) -> Array:
+        """Embed as the encoder does.
+
+        Raises:
+            RealignError: vectors hold a value that is not finite.
+        """
+        vectors = self._encoder.encode(inputs, task_metadata=task_metadata, **options)
+        _check_finite(vectors, task_metadata)
+        return vectors
+
+
+def _check_finite(vectors: Array, task: TaskMetadata) -> None:
+    """Refuse NaN and infinite values: mteb would rank by them and give a score."""
+    bad = int((~torch.as_tensor(vectors).isfinite().all(dim=-1)).sum())
+    if bad:
+        raise RealignError(f"{bad} of {len(vectors)} vectors of task {task.name} hold NaN or infinite values")
+
+
 def load_outside(
-    reference: Any,
-    *,
-    trust_remote_code: bool = False,
-    device: str = "cpu",
-) -> TextEncoder | Any:
+    reference: object, *, trust_remote_code: bool = False, device: str = "cpu"
+) -> TextEncoder | MTEBModels:
     """Open a model that is not an artifact of ours.
 
     Args:
         reference: a directory, a hub name, a loaded SentenceTransformer, or any object with mteb's
-            encoder protocol (returned as it is: its own prompts are used, and what it reads is not counted).
+            encoder protocol (its own prompts are used, and what it reads is not counted).
         trust_remote_code: run Python code that comes with a hub model. It can do anything on this
             machine that you can: say yes only for authors you trust.
         device: torch device.
@@ -153,11 +187,11 @@ def load_outside(
     """
     if not isinstance(reference, str | Path):
         if type(reference).__module__.startswith("sentence_transformers"):
-            return SentenceEncoder(reference)
-        if isinstance(reference, Embedder | SentenceEncoder) or (
-            callable(getattr(reference, "encode", None)) and hasattr(reference, "mteb_model_meta")
-        ):
+            return SentenceEncoder(cast("SentenceTransformer", reference))
+        if isinstance(reference, Embedder | SentenceEncoder):
             return reference
+        if callable(getattr(reference, "encode", None)) and hasattr(reference, "mteb_model_meta"):
+            return cast("MTEBModels", CheckedEncoder(cast("EncoderProtocol", reference)))
         raise UsageError(
             f"cannot evaluate a {type(reference).__name__}: give a directory, a hub name or an mteb encoder"
         )
@@ -166,7 +200,8 @@ def load_outside(
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(str(reference), trust_remote_code=trust_remote_code, device=device)
+        with pretrained.quiet():
+            model = SentenceTransformer(str(reference), trust_remote_code=trust_remote_code, device=device)
     except Exception as error:
         raise RealignError(
             f"cannot load the embedding model '{reference}' ({type(error).__name__}: {str(error).splitlines()[0]}); "

@@ -29,12 +29,12 @@ class Instructions:
         Raises:
             RealignError: no instruction for the task (strict), or none for its type either.
         """
-        found = self.tasks.get(name) or (None if self.strict else self.types.get(kind))
-        if not found:
+        instruction = self.tasks.get(name) or (None if self.strict else self.types.get(kind))
+        if not instruction:
             raise RealignError(
                 f"task {name} ({kind}) has no instruction: add it under [tasks] in data/instructions.toml"
             )
-        return found
+        return instruction
 
 
 def load(path: Path | None = None, *, strict: bool = False) -> Instructions:

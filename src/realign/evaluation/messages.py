@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache, partial
 
-from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, grouped, order_key, parallel, sample
+from realign.evaluation.specs import Columns, Corpus, TaskSpec, clip, grouped, parallel
 from realign.texts import corpus
 from realign.texts.corpus import Function, Message
+from realign.texts.splits import draw, order_key
 
 # gettext language -> mteb's code; those with the most messages on the evaluation side
 LANGUAGES = {
@@ -57,7 +58,7 @@ def _messages() -> tuple[Message, ...]:
 
 
 def _chosen(n: int) -> list[Message]:
-    return sample(_messages(), n, key=lambda m: m.key, salt="messages")
+    return draw(_messages(), n, lambda m: m.key, "messages")
 
 
 def message_bitext(n: int) -> Columns:
@@ -96,7 +97,7 @@ def message_retrieval(n: int) -> Corpus:
     others = [
         m for m in corpus.catalogues("eval") if m.key not in {c.key for c in chosen} and "%" not in m.text
     ]
-    documents = chosen + sample(others, 3 * n, key=lambda m: m.key, salt="distractors")
+    documents = chosen + draw(others, 3 * n, lambda m: m.key, "distractors")
     ids = {m.key: f"d{i}" for i, m in enumerate(documents)}
     queries = {(ids[m.key], k): m.translations[k] for m in chosen for k in LANGUAGES}
     return Corpus(
@@ -117,7 +118,7 @@ def library_clustering(n: int) -> Columns:
     for library in LIBRARIES:
         named = re.compile(re.escape(library.partition("-")[0]), re.IGNORECASE)
         pool = [f for f in _documented() if f.package == library and not named.search(f.summary)]
-        chosen = sample(pool, n // len(LIBRARIES), key=lambda f: f.module + f.name, salt="clustering")
+        chosen = draw(pool, n // len(LIBRARIES), lambda f: f.module + f.name, "clustering")
         rows += [(clip(f.summary, SUMMARY_CHARACTERS), library) for f in chosen]
     return grouped(rows)
 

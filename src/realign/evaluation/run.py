@@ -6,10 +6,12 @@ import io
 import json
 import logging
 import random
+import re
+import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,11 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from realign.errors import RealignError, is_full_disk
+from realign.evaluation.items import ITEM_COLUMNS, item_scores
+
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
+    from mteb.models.models_protocols import MTEBModels
 
 SCORE_COLUMNS = ["task", "type", "suite", "subset", "metric", "score", "error"]
-ITEM_COLUMNS = ["task", "subset", "item", "measure", "value"]
 LARGE_BATCH = 4096
 """Texts handed over at once: the encoder makes its own batches."""
 
@@ -48,7 +53,7 @@ class TaskResult:
         return bool((self.scores["error"] != "").any())
 
 
-def evaluate_task(encoder: Any, task: AbsTask, *, suite: str = "") -> TaskResult:
+def evaluate_task(encoder: MTEBModels, task: AbsTask, *, suite: str = "") -> TaskResult:
     """Evaluate an encoder on one task by ``mteb.evaluate``; nothing is cached by mteb.
 
     Args:
@@ -59,68 +64,37 @@ def evaluate_task(encoder: Any, task: AbsTask, *, suite: str = "") -> TaskResult
 
     Returns:
         Scores, items and manifest. A task that fails gives one row with its reason, never none.
-    """
-    import mteb
 
+    Raises:
+        RealignError: the machine failed, not the task: no space, no memory, no network, a file that cannot
+            be read or written. That is no result; the same call may succeed later.
+    """
     stats = getattr(encoder, "stats", None)
     before = stats.as_dict() if stats is not None else {}
     if hasattr(encoder, "used"):
         encoder.used.clear()
     began = time.perf_counter()
-    failure = ""
-    items = pd.DataFrame(columns=ITEM_COLUMNS)
+    failure = trace = ""
     loaded_before = task.data_loaded
-    info = task.metadata
-    rows: list[dict[str, Any]] = []
-    base = {"task": info.name, "type": info.type, "suite": suite, "metric": info.main_score}
-    quiet = logging.getLogger("mteb")
-    level = quiet.level
     try:
-        quiet.setLevel(logging.ERROR)
-        task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        task.load_data()
-        # mteb and datasets draw bars of their own for every column; they would break up ours
-        with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
-            result = mteb.evaluate(
-                encoder,
-                task,
-                cache=None,
-                co2_tracker=False,
-                prediction_folder=folder,
-                show_progress_bar=False,
-                encode_kwargs={"batch_size": LARGE_BATCH, "show_progress_bar": False},
-            ).task_results[0]
-            for split, scores in result.scores.items():
-                rows += [
-                    {
-                        **base,
-                        "subset": score["hf_subset"]
-                        if len(result.scores) == 1
-                        else f"{split}/{score['hf_subset']}",
-                        "score": 100 * float(score["main_score"]),
-                        "error": "",
-                    }
-                    for score in scores
-                ]
-            path = Path(folder) / task.prediction_file_name
-            if path.is_file():
-                items = item_scores(task, json.loads(path.read_text(encoding="utf-8")))
-        bad = [row["subset"] for row in rows if not np.isfinite(row["score"])]
-        if bad or not rows:
-            failure = f"no finite score for subset {bad[0]}" if bad else "mteb returned no scores"
+        scores, items = _run_mteb(encoder, task)
     except Exception as error:
-        failure = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-        logging.getLogger(__name__).warning("task %s failed: %s", info.name, failure)
-        trace = traceback.format_exc()
-    else:
-        trace = ""
+        if is_of_the_machine(error):
+            raise RealignError(
+                f"task {task.metadata.name} could not be evaluated here ({_one_line(error)}): "
+                "this is no result of the model; put it right and run the same command again"
+            ) from error
+        failure = without_absolute_paths(_one_line(error))
+        trace = without_absolute_paths(traceback.format_exc())
+        logging.getLogger(__name__).warning("task %s failed: %s", task.metadata.name, failure)
+        scores, items = [("", float("nan"))], pd.DataFrame(columns=ITEM_COLUMNS)
     finally:
-        quiet.setLevel(level)
         if not loaded_before and task.data_loaded:
             task.unload_data()
-    if failure:
-        rows = [{**base, "subset": "", "score": float("nan"), "error": failure}]
-        items = pd.DataFrame(columns=ITEM_COLUMNS)
+    info = task.metadata
+    frame = pd.DataFrame(scores, columns=["subset", "score"]).assign(
+        task=info.name, type=info.type, suite=suite, metric=info.main_score, error=failure
+    )
     after = stats.as_dict() if stats is not None else {}
     used = {k: sorted(map(str, v - {None})) for k, v in getattr(encoder, "used", {}).items()}
     manifest = {
@@ -136,23 +110,88 @@ def evaluate_task(encoder: Any, task: AbsTask, *, suite: str = "") -> TaskResult
         "encode_seconds": after.get("seconds", 0.0) - before.get("seconds", 0.0),
     }
     manifest["truncated_share"] = manifest.get("truncated", 0) / max(manifest.get("texts", 0), 1)
-    return TaskResult(pd.DataFrame(rows, columns=SCORE_COLUMNS), items[ITEM_COLUMNS], manifest)
+    return TaskResult(frame[SCORE_COLUMNS], items[ITEM_COLUMNS], manifest)
 
 
-def evaluate_tasks(
-    encoder: Any,
-    tasks: Iterable[AbsTask],
-    *,
-    suite: str = "",
-    done: Callable[[TaskResult], None] | None = None,
-) -> list[TaskResult]:
-    """Evaluate several tasks in order; ``done`` is called after each (to store it, to show progress)."""
-    results = []
-    for task in tasks:
-        results.append(evaluate_task(encoder, task, suite=suite))
-        if done is not None:
-            done(results[-1])
-    return results
+def _run_mteb(encoder: MTEBModels, task: AbsTask) -> tuple[list[tuple[str, float]], pd.DataFrame]:
+    """Return (subset, score from 0 to 100) pairs and the scores of single items."""
+    import mteb
+
+    logger = logging.getLogger("mteb")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+        task.load_data()
+        # mteb and datasets draw bars of their own for every column; they would break up ours
+        with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
+            result = mteb.evaluate(
+                encoder,
+                task,
+                cache=None,
+                co2_tracker=False,
+                prediction_folder=folder,
+                show_progress_bar=False,
+                encode_kwargs={"batch_size": LARGE_BATCH, "show_progress_bar": False},
+            ).task_results[0]
+            path = Path(folder) / task.prediction_file_name
+            predictions = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            items = item_scores(task, predictions)
+    finally:
+        logger.setLevel(level)
+    several = len(result.scores) > 1
+    scores = [
+        (f"{split}/{row['hf_subset']}" if several else row["hf_subset"], 100 * float(row["main_score"]))
+        for split, rows in result.scores.items()
+        for row in rows
+    ]
+    bad = [subset for subset, score in scores if not np.isfinite(score)]
+    if bad or not scores:
+        raise RealignError(f"no finite score for subset {bad[0]}" if bad else "mteb returned no scores")
+    return scores, items
+
+
+# Libraries of the network and of GPUs have their own classes; importing them to compare would take seconds.
+_MACHINE = {"MemoryError", "OutOfMemoryError", "ConnectionError", "TimeoutError", "Timeout", "TransportError"}
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether an error says something of the machine or its network, and nothing of a model or task.
+
+    An OSError that has a number comes from the operating system; one without is a library's own (a data set
+    that does not exist, say).
+    """
+    if is_full_disk(error) or (isinstance(error, OSError) and error.errno is not None):
+        return True
+    if any(base.__name__ in _MACHINE for base in type(error).__mro__):
+        return True
+    words = ("not enough memory", "Cannot allocate memory", "can't allocate memory")
+    return any(w in str(error) for w in words) or (
+        error.__cause__ is not None and is_of_the_machine(error.__cause__)
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].removeprefix("RealignError: ")[:500]
+
+
+def without_absolute_paths(text: str) -> str:
+    """Shorten the absolute paths in a text: below a folder that Python imports from, else to the name."""
+    roots = sorted({str(Path(p)) + "/" for p in sys.path if p.startswith("/")}, key=len, reverse=True)
+
+    def short(match: re.Match[str]) -> str:
+        path = next(filter(None, match.groups()))
+        root = next((r for r in roots if path.startswith(r)), path.rpartition("/")[0] + "/")
+        return match.group().replace(path, path.removeprefix(root))
+
+    return re.sub(
+        r"(?<=\")(/[^\"\n]+)(?=\")|(?<=')(/[^'\n]+)(?=')|(?<![\w.:/])(/[^\s\"'<>:,;)]+)", short, text
+    )
+
+
+def evaluate_tasks(encoder: MTEBModels, tasks: Iterable[AbsTask], *, suite: str = "") -> list[TaskResult]:
+    """Evaluate several tasks in order."""
+    return [evaluate_task(encoder, task, suite=suite) for task in tasks]
 
 
 def task_means(scores: pd.DataFrame) -> pd.DataFrame:
@@ -190,96 +229,3 @@ def suite_means(means: pd.DataFrame, *, partial: bool = False) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=["suite", "mean_task", "mean_type", "tasks", "failed"])
-
-
-def item_scores(task: AbsTask, predictions: Mapping[str, Any]) -> pd.DataFrame:
-    """Scores of single items from mteb's predictions, so that statistics can pair them.
-
-    Retrieval and reranking: the main measure of each query. Bitext: 1 where the nearest text is the
-    translation. Classification: share of experiments that are right (exactly right for several
-    labels). Pair classification: 1 where the cosine is on the right side of the threshold that mteb chose
-    for its accuracy; the average precision that such a task reports has no share for each pair. Other
-    types: none.
-    """
-    rows: list[dict[str, Any]] = []
-    kind = task.metadata.type
-    for subset, splits in predictions.items():
-        if subset == "mteb_model_meta":
-            continue
-        for split, found in splits.items():
-            for item, measure, value in _ITEMS.get(kind, _no_items)(task, subset, split, found):
-                rows.append({"task": task.metadata.name, "subset": subset, "item": item, "measure": measure,
-                             "value": value})  # fmt: skip
-    return pd.DataFrame(rows, columns=ITEM_COLUMNS)
-
-
-Item = tuple[str, str, float]
-
-
-def _no_items(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    return []
-
-
-def _data(task: Any, subset: str, split: str) -> Any:
-    data = task.dataset if subset == "default" and split in task.dataset else task.dataset[subset]
-    return data[split]
-
-
-def _ranking(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    import pytrec_eval
-
-    name, _, cut = task.metadata.main_score.partition("_at_")
-    measure = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall"}.get(name)
-    if measure is None or not cut.isdigit():
-        return []
-    relevant = {
-        q: dict(grades) for q, grades in _data(task, subset, split)["relevant_docs"].items() if q in found
-    }
-    if task.ignore_identical_ids:
-        found = {q: {d: s for d, s in ranked.items() if d != q} for q, ranked in found.items()}
-    scored = pytrec_eval.RelevanceEvaluator(relevant, {f"{measure}.{cut}"}).evaluate(found)
-    return [(q, task.metadata.main_score, float(v[f"{measure}_{cut}"])) for q, v in sorted(scored.items())]
-
-
-def _bitext(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    pairs = found.get("sentence1-sentence2") if isinstance(found, dict) else None
-    if pairs is None:
-        return []
-    data = _data(task, subset, split)
-    gold = [g[1] for g in data["gold"]] if "gold" in getattr(data, "column_names", ()) else range(len(pairs))
-    return [
-        (str(i), "accuracy", float(p["corpus_id"] == g))
-        for i, (p, g) in enumerate(zip(pairs, gold, strict=True))
-    ]
-
-
-def _classes(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    gold = list(_data(task, subset, split)[task.label_column_name])
-    if any(len(run) != len(gold) for run in found):
-        return []  # mteb scored a subsample whose rows it does not name
-    if task.metadata.type == "MultilabelClassification":
-        labels = sorted({label for row in gold for label in row})
-        gold = [[int(label in row) for label in labels] for row in gold]
-    right = np.array([[p == g for p, g in zip(run, gold, strict=True)] for run in found], dtype=float)
-    return [(str(i), "accuracy", float(v)) for i, v in enumerate(right.mean(axis=0))]
-
-
-def _pairs(task: Any, subset: str, split: str, found: Any) -> list[Item]:
-    data = _data(task, subset, split)
-    data = data[0] if len(data) == 1 else data  # old data sets keep all pairs in one row, as mteb allows
-    labels = np.asarray(data[task.label_column_name])
-    cosines = np.asarray(found["cosine_scores"])
-    _, threshold = task._find_best_acc_and_threshold(cosines.tolist(), labels, True)
-    right = (cosines > threshold) == (labels == 1)
-    return [(str(i), "accuracy", float(v)) for i, v in enumerate(right)]
-
-
-_ITEMS: dict[str, Callable[[Any, str, str, Any], list[Item]]] = {
-    "Retrieval": _ranking,
-    "Reranking": _ranking,
-    "InstructionRetrieval": _ranking,
-    "BitextMining": _bitext,
-    "Classification": _classes,
-    "MultilabelClassification": _classes,
-    "PairClassification": _pairs,
-}

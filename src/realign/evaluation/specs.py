@@ -11,9 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
 BM25_TYPES = ("Retrieval", "Reranking")
 """Task types that BM25 is run on."""
 
@@ -44,7 +43,7 @@ class Corpus:
 class TaskSpec:
     """One laptop task.
 
-    ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are the sizes of the two suites.
+    ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are its sizes in laptop and smoke suites.
     ``gold`` says why the labels are right, ``weakness`` what the task cannot show; ``labels`` names what
     a classification task's numbers stand for.
     """
@@ -135,16 +134,6 @@ def parallel(subsets: Mapping[str, Iterable[tuple[str, str]]]) -> Columns:
     return Columns(
         {n: {"test": {"sentence1": list(a), "sentence2": list(b)}} for n, (a, b) in columns.items()}
     )
-
-
-def order_key(*parts: str) -> str:
-    """Sort key that looks random but is the same on every machine and Python version."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
-
-
-def sample(items: Iterable[T], n: int, key: Callable[[T], str], salt: str = "") -> list[T]:
-    """First ``n`` items in digest order (all of them if there are fewer)."""
-    return sorted(items, key=lambda item: order_key(salt, key(item)))[:n]
 
 
 def clip(text: str, characters: int) -> str:

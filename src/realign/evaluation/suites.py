@@ -1,14 +1,19 @@
-"""Named lists of tasks. Everything here except ``load`` is cheap and imports no mteb."""
+"""Named lists of tasks. Everything here except ``load`` is cheap and imports no mteb.
+
+A suite of our own is one line of :data:`SUITES` and a module that builds its tasks; it exists in two
+sizes, ``laptop-NAME`` and ``smoke-NAME``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from realign.errors import RealignError, unknown
-from realign.evaluation import bright, cldr, code, instructions, messages
+from realign.errors import UsageError, unknown
+from realign.evaluation import bright, cldr, code, instructions, messages, tasks
 from realign.evaluation import specs as specs_module
 from realign.evaluation.specs import TaskSpec
 
@@ -23,58 +28,69 @@ BENCHMARKS = {
     "MTEB(Code, v1)": "12 code retrieval tasks; data from the hub",
     "BRIGHT(v1.1)": "12 reasoning-intensive retrieval tasks, short documents, excluded ids; data from the hub",
 }
-_LAPTOP: dict[str, tuple[TaskSpec, ...]] = {
-    "multilingual": (*cldr.SPECS, *messages.SPECS),
-    "code": code.SPECS,
-    "bright": bright.SPECS,
-}
-_STANDS_FOR = dict(zip(_LAPTOP, BENCHMARKS, strict=True))
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite ready to run: new mteb task objects, in a fixed order."""
+    """A suite built from installed packages: its tasks, and the benchmark that it stands for (if any).
+
+    ``files`` gives digests of further files that its data are made of, for store keys.
+    """
 
     name: str
-    tasks: list[AbsTask]
-    about: str
+    specs: tuple[TaskSpec, ...]
+    stands_for: str = ""
+    files: Callable[[], Mapping[str, str]] = dict
+
+
+SUITES = (
+    Suite("multilingual", (*cldr.SPECS, *messages.SPECS), stands_for="MTEB(Multilingual, v2)"),
+    Suite("code", code.SPECS, stands_for="MTEB(Code, v1)"),
+    Suite("bright", bright.SPECS, stands_for="BRIGHT(v1.1)", files=bright.files),
+)
+SMOKE = Suite(
+    "smoke", tuple(s for s in cldr.SPECS if s.name in ("CLDRKindClassification", "CLDRCurrencyRetrieval"))
+)
+"""One classification and one retrieval task, the least that runs every path."""
 
 
 def names() -> list[str]:
     """Suites by name; ``load`` also takes any mteb benchmark and ``tasks:NAME,NAME``."""
-    return [f"{size}-{kind}" for size in ("laptop", "smoke") for kind in _LAPTOP] + ["smoke", *BENCHMARKS]
+    return [f"{size}-{s.name}" for size in ("laptop", "smoke") for s in SUITES] + [SMOKE.name, *BENCHMARKS]
+
+
+def _suite(name: str) -> Suite | None:
+    """Return the suite of a name like ``laptop-code``; None for what only mteb may know."""
+    if name == SMOKE.name:
+        return SMOKE
+    size, _, kind = name.partition("-")
+    if size not in ("laptop", "smoke") or not kind:
+        return None
+    suite = next((s for s in SUITES if s.name == kind), None)
+    if suite is None:
+        raise unknown("suite", name, names())
+    return suite
 
 
 def specs(name: str) -> list[tuple[TaskSpec, int]]:
-    """Specifications and sizes of a laptop or smoke suite; empty for suites of mteb.
-
-    ``smoke`` is one classification and one retrieval task, the least that runs every path.
-    """
-    if name == "smoke":
-        wanted = ("CLDRKindClassification", "CLDRCurrencyRetrieval")
-        return [(s, s.smoke_n) for s in cldr.SPECS if s.name in wanted]
-    size, _, kind = name.partition("-")
-    if size not in ("laptop", "smoke") or not kind:
-        return []
-    if kind not in _LAPTOP:
-        raise unknown("suite", name, names())
-    return [(s, s.n if size == "laptop" else s.smoke_n) for s in _LAPTOP[kind]]
+    """Specifications and sizes of a laptop or smoke suite; empty for suites of mteb."""
+    suite = _suite(name)
+    return [(s, s.n if name.startswith("laptop") else s.smoke_n) for s in suite.specs] if suite else []
 
 
 def about(name: str) -> str:
     """One line about a suite."""
-    found = specs(name)
-    if not found:
+    suite = _suite(name)
+    if suite is None:
         return BENCHMARKS.get(name, "tasks of mteb; data from the hub")
-    kind = name.partition("-")[2]
-    stands = f"stands for {_STANDS_FOR[kind]}; " if kind in _STANDS_FOR else ""
-    return f"{len(found)} tasks; {stands}data built from installed packages"
+    stands = f"stands for {suite.stands_for}; " if suite.stands_for else ""
+    return f"{len(suite.specs)} tasks; {stands}data built from installed packages"
 
 
 def task_names(name: str) -> list[str]:
     """Task names of a suite (for an mteb benchmark this imports mteb)."""
-    found = specs(name)
-    return [s.name for s, _ in found] if found else [t.metadata.name for t in load(name).tasks]
+    suite = _suite(name)
+    return [s.name for s in suite.specs] if suite else [t.metadata.name for t in load(name)]
 
 
 def describe(name: str) -> list[dict[str, str]]:
@@ -111,26 +127,27 @@ def sources(name: str, task: str | None = None) -> dict[str, str]:
     With ``task``, of this task alone. No data are built. A hub suite depends on mteb, whose task
     definitions pin data revisions.
     """
-    found = [(s, n) for s, n in specs(name) if task in (None, s.name)]
-    packages = {"mteb"} | {p for spec, _ in found for p in spec.packages}
+    suite = _suite(name)
+    chosen = [(s, n) for s, n in specs(name) if task in (None, s.name)]
+    packages = {"mteb"} | {p for spec, _ in chosen for p in spec.packages}
     versions = {p: metadata.version(p).partition("+")[0] for p in sorted(packages)}
-    if not found:
+    if suite is None or not chosen:
         return versions
-    sizes = ",".join(f"{s.name}={n}" for s, n in found)
-    return {**versions, "builder": f"{BUILDER_VERSION}", "sizes": sizes, **bright.sources(name)}
+    sizes = ",".join(f"{s.name}={n}" for s, n in chosen)
+    return {**versions, "builder": f"{BUILDER_VERSION}", "sizes": sizes, **suite.files()}
 
 
 def task_instructions(name: str, *, strict: bool = False) -> Mapping[str, str]:
     """Resolved instruction by task: part of store keys, so a changed prompt never meets an old score."""
     table = instructions.load(strict=strict)
-    found = specs(name)
-    if found:
-        return {s.name: table(s.name, s.type) for s, _ in found}
-    return {t.metadata.name: table(t.metadata.name, t.metadata.type) for t in load(name).tasks}
+    suite = _suite(name)
+    if suite is not None:
+        return {s.name: table(s.name, s.type) for s in suite.specs}
+    return {t.metadata.name: table(t.metadata.name, t.metadata.type) for t in load(name)}
 
 
-def load(name: str) -> Suite:
-    """Return a suite with new mteb task objects.
+def load(name: str) -> list[AbsTask]:
+    """Return new mteb task objects of a suite, in a fixed order.
 
     Args:
         name: one of :func:`names`, an mteb benchmark, or ``tasks:NAME,NAME`` for tasks of mteb.
@@ -138,36 +155,30 @@ def load(name: str) -> Suite:
     Raises:
         UsageError: no such suite, benchmark or task (the nearest name is given).
     """
-    found = specs(name)
-    if found:
-        from realign.evaluation.tasks import make
-
-        return Suite(name, [make(spec, n) for spec, n in found], about(name))
+    if _suite(name) is not None:
+        return [tasks.make(spec, n) for spec, n in specs(name)]
     import mteb
 
     if name.startswith("tasks:"):
-        wanted = [t.strip() for t in name.removeprefix("tasks:").split(",") if t.strip()]
+        wanted = list(dict.fromkeys(t.strip() for t in name.removeprefix("tasks:").split(",") if t.strip()))
+        if not wanted:  # (mteb would take an empty list for all of its tasks)
+            raise UsageError(f"suite '{name}' names no task: give tasks:NAME or tasks:NAME,NAME")
         known = {t.metadata.name for t in mteb.get_tasks(exclude_superseded=False)}
         for task in wanted:
             if task not in known:
-                raise unknown_task(task, known)
-        return Suite(name, list(mteb.get_tasks(tasks=wanted, exclude_superseded=False)), about(name))
+                raise _unknown_task(task, known)
+        return list(mteb.get_tasks(tasks=wanted, exclude_superseded=False))
     benchmarks = {b.name: b for b in mteb.get_benchmarks()}
     if name not in benchmarks:
         raise unknown("suite", name, [*names(), *(n for n in benchmarks if n not in BENCHMARKS)][:40])
-    tasks = list(benchmarks[name].tasks)
-    if (
-        name == "BRIGHT(v1.1)"
-    ):  # mteb's list has the long-document variants too; the paper uses the short ones
-        tasks = [t for t in tasks if not t.metadata.name.endswith("LongRetrieval")]
-    return Suite(name, tasks, about(name))
+    of_mteb = list(benchmarks[name].tasks)
+    if name == "BRIGHT(v1.1)":
+        # mteb's list has the long-document variants too; the paper uses the short ones
+        of_mteb = [t for t in of_mteb if not t.metadata.name.endswith("LongRetrieval")]
+    return of_mteb
 
 
-def unknown_task(name: str, known: set[str]) -> RealignError:
+def _unknown_task(name: str, known: set[str]) -> UsageError:
     """Error for an unknown mteb task: the nearest names only, there are more than a thousand."""
-    from difflib import get_close_matches
-
-    from realign.errors import UsageError
-
     near = get_close_matches(name, sorted(known), n=3, cutoff=0.4)
     return UsageError(f"unknown mteb task '{name}'; nearest: {', '.join(near) or 'none'}")

