@@ -112,9 +112,17 @@ def test_failed_build_leaves_nothing(tmp_path):
     assert Store(tmp_path).find(request(a=1)) is None
 
 
-def test_full_disk_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+    ],
+    ids=["system", "torch"],
+)
+def test_full_disk_is_one_sentence(tmp_path, error):
     def full(folder: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     with pytest.raises(RealignError, match="is full"):
         Store(tmp_path).get(request(a=1), full)

@@ -27,7 +27,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from realign.errors import RealignError
+from realign.errors import RealignError, is_full_disk
 from realign.hardware import peak_memory_gib
 from realign.models.sources import sha256
 
@@ -280,15 +280,15 @@ def _disk_errors(place: Path) -> Iterator[None]:
     """Turn a full disk or an unwritable store into one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if isinstance(error, RealignError):
+            raise
+        if is_full_disk(error):
             raise RealignError(
                 f"the disk that holds {place} is full: free some space, or set REALIGN_STORE to another disk"
             ) from error
-        if (
-            isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
-            or error.errno == errno.EROFS
-        ):
+        refused = isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
+        if isinstance(error, OSError) and (refused or error.errno == errno.EROFS):
             raise RealignError(
                 f"the store {place} cannot be written ({error.strerror}): "
                 "set REALIGN_STORE to a directory you own"
