@@ -1,10 +1,11 @@
 """Hierarchical representation similarity analysis (HRSA) on plain arrays.
 
-Three levels: **representation** (dimension correlation, Procrustes), **geometry** (linear CKA, k-NN
-overlap), **function** (cross-model probes). Functions take numpy arrays or torch tensors, on the CPU or on
-CUDA, compute in float32 or better with TF32 off, and return numpy. Rows are the same tokens, or texts, in both
-models. Layer 0 is the token embedding; the last layer follows the final norm. Layers are paired from
-the start. States are read without special tokens.
+Levels: **representation** (dimension correlation, Procrustes), **geometry**, global (linear CKA) and local
+(k-NN overlap), **function** (cross-model probes); :data:`METRICS` declares every metric, and :func:`compare`
+measures them. Functions take numpy arrays or torch tensors, on the CPU or on CUDA, compute in float32 or better
+with TF32 off, and return numpy. Rows are the same tokens, or texts, in both models. Layer 0 is the token
+embedding; the last layer follows the final norm. Layers are paired from the start. States are read without
+special tokens.
 """
 
 from realign.hrsa.activations import Activations, collect

@@ -144,14 +144,3 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def block_maxima(matrix: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
-    """Shrink a matrix (m, n) to at most ``limit`` rows and columns by the maximum of each square block.
-
-    Returns:
-        the maxima (0 counts as an entry of blocks at the border), and the side of a block.
-    """
-    side = -(-max(matrix.shape) // limit)
-    padded = np.pad(matrix, [(0, -size % side) for size in matrix.shape])
-    return padded.reshape(len(padded) // side, side, -1, side).max(axis=(1, 3)), side

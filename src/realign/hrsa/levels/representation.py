@@ -13,7 +13,7 @@ from torch import Tensor
 
 from realign.hrsa import representation as rep
 from realign.hrsa import uncertainty as unc
-from realign.hrsa.arrays import block_maxima, center, group_sums, numpy, row_squares
+from realign.hrsa.arrays import center, group_sums, numpy, row_squares
 from realign.hrsa.correlation_grids import correlation_grid_by_part
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
@@ -98,9 +98,11 @@ def procrustes(pair: Pair) -> Rows:
 
 def shrink_rotation(rotation: np.ndarray, width: int = STORED_WIDTH) -> tuple[np.ndarray, int]:
     """Return O as float16, or, where it is wider than ``width``, |O|'s maxima over square blocks; and the block."""
-    if len(rotation) <= width:
+    block = -(-len(rotation) // width)
+    if block == 1:
         return rotation.astype(np.float16), 1
-    small, block = block_maxima(np.abs(rotation), width)
+    padded = np.pad(np.abs(rotation), (0, -len(rotation) % block))
+    small = padded.reshape(len(padded) // block, block, -1, block).max(axis=(1, 3))
     return small.astype(np.float16), block
 
 
