@@ -232,39 +232,17 @@ def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """
     import torch
 
-    ids = list(tokenizer("A proof in seven words, 1 to 7.").input_ids)[:12]
-    other = next(i for i in range(len(tokenizer) - 1, 0, -1) if i not in (*ids, *tokenizer.all_special_ids))
-    device = next(model.parameters()).device
     half = next(model.parameters()).dtype != torch.float32
-    pad = [tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0] * 3
-    size = len(ids)
-    on, off = [1] * size, [0] * 3
-
-    def states(rows: list[list[int]], masks: list[list[int]]) -> torch.Tensor:
-        out = model(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(masks, device=device),
-            use_cache=False,
-        )
-        return out.last_hidden_state.float()
+    plain, perturbed, padded = _probe_states(model, tokenizer)
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).norm() / b.norm())
 
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        both = states([ids, [*ids[:-1], other]], [on, on])
-        # One padded and one full row in a batch: some wrong masks only show when rows differ in length.
-        full = [*ids, *ids[:3]]
-        right = states([[*ids, *pad], full], [on + off, [1] * (size + 3)])[0, :size]
-        left = states([[*pad, *ids], full], [off + on, [1] * (size + 3)])[0, 3:]
-    model.train(training)
-    if not bool(torch.isfinite(both).all()):
+    if not bool(torch.isfinite(plain).all()):
         raise RealignError(
             f"{type(model).__name__}: the states of a short text are NaN or infinite: check the weights"
         )
-    moved = distance(both[1, 0], both[0, 0])
+    moved = distance(perturbed[0], plain[0])
     if attention == "bidirectional" and moved < (2e-2 if half else 1e-4):
         raise RealignError(
             f"{type(model).__name__} was asked for bidirectional attention but is causal: the first token's state "
@@ -276,10 +254,42 @@ def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
             f"{type(model).__name__} was asked for causal attention but the first token's state changes with the "
             f"last token (by {moved:.1e}); set model.config.is_causal = True or use attention = 'bidirectional'"
         )
-    for side, padded in (("right", right), ("left", left)):
-        error = distance(padded, both[0])
+    for side, states in padded.items():
+        error = distance(states, plain)
         if not error < (0.15 if half else 1e-3):
             raise RealignError(
                 f"{type(model).__name__}: {side} padding changes the states of the text by {error:.1e} (relative), "
                 "so results would depend on the batch; this model or attention implementation cannot be used"
             )
+
+
+def _probe_states(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Return states (T, d) of a short text as it is, with another last token, and padded, by side."""
+    import torch
+
+    ids = list(tokenizer("A proof in seven words, 1 to 7.").input_ids)[:12]
+    other = next(i for i in range(len(tokenizer) - 1, 0, -1) if i not in (*ids, *tokenizer.all_special_ids))
+    device = next(model.parameters()).device
+    pad = [tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0] * 3
+    on, off = [1] * len(ids), [0] * 3
+
+    def states(rows: list[list[int]], masks: list[list[int]]) -> torch.Tensor:
+        out = model(
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(masks, device=device),
+            use_cache=False,
+        )
+        return out.last_hidden_state.float()
+
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        plain, perturbed = states([ids, [*ids[:-1], other]], [on, on])
+        # One padded and one full row in a batch: some wrong masks only show when rows differ in length.
+        full = [*ids, *ids[:3]]
+        right = states([[*ids, *pad], full], [on + off, [1] * len(full)])[0, : len(ids)]
+        left = states([[*pad, *ids], full], [off + on, [1] * len(full)])[0, 3:]
+    model.train(training)
+    return plain, perturbed, {"right": right, "left": left}

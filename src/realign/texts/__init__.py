@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from realign import paths
 from realign.errors import RealignError, UsageError, unknown
@@ -70,9 +69,7 @@ def sources(name: str) -> dict[str, str]:
     return {**corpus.versions(OFFLINE[name]), **own}
 
 
-def load(
-    name: str, n: int | None, *, split: Split = "eval", seed: int = 0, cache: Path | None = None
-) -> TextSet:
+def load(name: str, n: int | None, *, split: Split = "eval", seed: int = 0) -> TextSet:
     """Return ``n`` texts of a set, labels in turn so that classes are about balanced.
 
     Args:
@@ -82,7 +79,6 @@ def load(
         n: how many; all (in seeded order) if None.
         split: side of the train/evaluation split; hub sets have one side only, theirs is ``eval``.
         seed: of the sample.
-        cache: folder for the parsed function corpus, see :func:`realign.texts.corpus.functions`.
 
     Raises:
         UsageError: an unknown name or a split that a set does not have.
@@ -94,11 +90,11 @@ def load(
             raise UsageError(f"text set {name} is for evaluation only; ask for split='eval'")
         items = [(text, label, label) for text, label in hub.load(name)]
     elif name == "docs":
-        functions = corpus.functions(split, cache=cache)
+        functions = corpus.functions(split)
         items = [(f"{f.summary} {f.description}".strip(), f.package, f.module) for f in functions]
         items = [item for item in items if len(item[0].split()) >= 8]
     elif name == "code":
-        functions = corpus.functions(split, cache=cache)
+        functions = corpus.functions(split)
         items = [(f.source, f.package, f.module) for f in functions if f.source.count("\n") >= 3]
     elif name == "messages":
         messages = corpus.catalogues(split)

@@ -11,7 +11,7 @@ import ast
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -63,8 +63,6 @@ class Message:
     key: str
     text: str
     translations: dict[str, str]
-    kind: str
-    """``interface`` (Sphinx catalogues) or ``name`` (CLDR names of territories, languages, currencies)."""
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -84,19 +82,21 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return installed
 
 
-def functions(split: Split | None = None, *, cache: Path | None = None) -> list[Function]:
+def functions(split: Split | None = None) -> list[Function]:
     """Return documented functions of the installed libraries, without duplicates.
 
     No two share a summary or a source, and at most three share a bare name. All functions of one bare
-    name are on one side of the split, so the same function in two libraries is never on both.
+    name are on one side of the split, so the same function in two libraries is never on both. Parsing takes
+    half a minute; the result is kept in ``REALIGN_CACHE`` where that is set.
 
     Args:
         split: ``train``, ``eval`` or None for all.
-        cache: folder for the parsed corpus (``REALIGN_CACHE`` if None; parsed anew, in about half a minute,
-            where neither is given).
     """
-    folder = str(cache) if cache is not None else os.environ.get("REALIGN_CACHE", "")
-    return [f for f in _functions(folder) if split is None or side("function", f.name) == split]
+    return [
+        f
+        for f in _functions(os.environ.get("REALIGN_CACHE", ""))
+        if split is None or side("function", f.name) == split
+    ]
 
 
 @lru_cache(maxsize=2)
@@ -243,16 +243,14 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("::", ":").split())
 
 
-def catalogues(split: Split | None = None, *, names: bool = False) -> list[Message]:
+def catalogues(split: Split | None = None) -> list[Message]:
     """Return English messages with translations into up to 25 languages.
 
-    Interface messages come from Sphinx's gettext catalogues (two words or more, translated, not fuzzy);
-    with ``names`` also CLDR's names of territories, languages and currencies from Babel. The split is by
+    They come from Sphinx's gettext catalogues (two words or more, translated, not fuzzy). The split is by
     message, so no translation of one message is on two sides; a text that two messages share is kept
     with the first only.
     """
-    everything = _catalogues() + (_names() if names else ())
-    return [m for m in everything if split is None or side("message", m.key) == split]
+    return [m for m in _catalogues() if split is None or side("message", m.key) == split]
 
 
 @lru_cache(maxsize=1)
@@ -270,38 +268,24 @@ def _catalogues() -> tuple[Message, ...]:
             for entry in read_po(stream, locale=language):
                 if isinstance(entry.id, str) and isinstance(entry.string, str) and not entry.fuzzy:
                     table.setdefault(entry.id, {})[language] = entry.string
-    return _messages(((text, text, t) for text, t in sorted(table.items())), "interface", words=2)
+    return _messages(table)
 
 
-@lru_cache(maxsize=1)
-def _names() -> tuple[Message, ...]:
-    from babel import Locale
-
-    english = Locale("en")
-    locales = {language: Locale.parse(language) for language in LANGUAGES}
-    rows = []
-    for field in ("territories", "languages", "currencies"):
-        for code, text in sorted(getattr(english, field).items()):
-            names = {name: getattr(locale, field).get(code, "") for name, locale in locales.items()}
-            rows.append((f"{field}/{code}", text, names))
-    return _messages(rows, "name", words=1)
-
-
-def _messages(rows: Iterable[tuple[str, str, dict[str, str]]], kind: str, words: int) -> tuple[Message, ...]:
+def _messages(table: Mapping[str, Mapping[str, str]]) -> tuple[Message, ...]:
     owner: dict[str, str] = {}
     messages = []
-    for key, text, translations in rows:
-        if len(text.split()) < words or not re.search(r"[a-zA-Z]{3}", text):
+    for text, translations in sorted(table.items()):
+        if len(text.split()) < 2 or not re.search(r"[a-zA-Z]{3}", text):
             continue
-        if owner.setdefault(normalise(text), key) != key:
+        if owner.setdefault(normalise(text), text) != text:
             continue
         own = {
             language: " ".join(value.split())
             for language, value in translations.items()
             if value
             and normalise(value) != normalise(text)
-            and owner.setdefault(normalise(value), key) == key
+            and owner.setdefault(normalise(value), text) == text
         }
         if own:
-            messages.append(Message(key, " ".join(text.split()), own, kind))
+            messages.append(Message(text, " ".join(text.split()), own))
     return tuple(messages)

@@ -79,7 +79,7 @@ def names() -> list[str]:
     return [*INSTRUCTIONS, *(PREFIX + name for name in hub_sets())]
 
 
-def load(name: str, *, hard_negatives: int = 0, cache: Path | None = None) -> PairSet:
+def load(name: str, *, hard_negatives: int = 0) -> PairSet:
     """Return a whole training set.
 
     Offline hard negatives are siblings of the positive (same module, same language, same kind of
@@ -90,7 +90,6 @@ def load(name: str, *, hard_negatives: int = 0, cache: Path | None = None) -> Pa
             translation, directions alternating), ``problems`` (problem -> worked answer), a hub set
             ``hub:...`` of data/training_sets.toml, or ``file:PATH``, what :func:`write` has written.
         hard_negatives: at most how many for each query.
-        cache: folder for the parsed function corpus.
     """
     if name.startswith(PREFIX):
         return _hub_set(name, hard_negatives)
@@ -98,7 +97,7 @@ def load(name: str, *, hard_negatives: int = 0, cache: Path | None = None) -> Pa
         return read(paths.resolve(name.removeprefix(FILE)), hard_negatives)
     if name not in INSTRUCTIONS:
         raise unknown("training set", name, names())
-    rows = ROWS[name](cache)
+    rows = ROWS[name]()
     queries, positives, groups = (list(column) for column in zip(*rows, strict=True))
     negatives = siblings(queries, positives, groups, hard_negatives)
     return PairSet(name, INSTRUCTIONS[name], queries, positives, negatives)
@@ -107,19 +106,19 @@ def load(name: str, *, hard_negatives: int = 0, cache: Path | None = None) -> Pa
 Rows = list[tuple[str, str, str]]  # query, positive, group of the positive
 
 
-def _docs(cache: Path | None) -> Rows:
-    functions = corpus.functions("train", cache=cache)
+def _docs() -> Rows:
+    functions = corpus.functions("train")
     return [(f.summary, f.description, f.module) for f in functions if len(f.description.split()) >= 8]
 
 
-def _code(cache: Path | None) -> Rows:
-    functions = corpus.functions("train", cache=cache)
+def _code() -> Rows:
+    functions = corpus.functions("train")
     return [
         (f.summary, f.source[:SOURCE_CHARACTERS], f.module) for f in functions if f.source.count("\n") >= 3
     ]
 
 
-def _messages(cache: Path | None) -> Rows:
+def _messages() -> Rows:
     rows = []
     for message in corpus.catalogues("train"):
         for index, (language, translation) in enumerate(message.translations.items()):
@@ -128,11 +127,11 @@ def _messages(cache: Path | None) -> Rows:
     return rows
 
 
-def _problems(cache: Path | None) -> Rows:
+def _problems() -> Rows:
     return [(p.text, p.answer, p.task) for p in worked.problems("train")]
 
 
-ROWS: dict[str, Callable[[Path | None], Rows]] = {
+ROWS: dict[str, Callable[[], Rows]] = {
     "docs": _docs,
     "code": _code,
     "messages": _messages,
