@@ -46,7 +46,7 @@ def test_energy_distance_is_the_plain_formula_over_other_prompts() -> None:
     a, b = paths(rng, 4), paths(rng, 4, shift=0.5)
 
     def mean(x: list[np.ndarray], y: list[np.ndarray]) -> float:
-        found = [
+        distances = [
             np.linalg.norm(p - q)
             for i, s in enumerate(x)
             for j, t in enumerate(y)
@@ -54,7 +54,7 @@ def test_energy_distance_is_the_plain_formula_over_other_prompts() -> None:
             for p in s
             for q in t
         ]
-        return float(np.mean(found))
+        return float(np.mean(distances))
 
     expected = (2 * mean(a, b) - mean(a, a) - mean(b, b)) / (2 * mean(a, b))
     assert land.energy_distance(a, b) == pytest.approx(expected)
@@ -87,8 +87,8 @@ def test_spread_step_and_shift_of_a_small_case() -> None:
 def test_divergence_is_the_square_of_scipys_distance_in_bits() -> None:
     rng = np.random.default_rng(4)
     p, q = rng.dirichlet(np.ones(9), size=2)
-    found = land.jensen_shannon(torch.tensor(np.log(p)), torch.tensor(np.log(q)))
-    assert float(found) == pytest.approx(jensenshannon(p, q, base=2) ** 2)
+    divergence = land.jensen_shannon(torch.tensor(np.log(p)), torch.tensor(np.log(q)))
+    assert float(divergence) == pytest.approx(jensenshannon(p, q, base=2) ** 2)
 
 
 @pytest.fixture(scope="module")

@@ -92,14 +92,14 @@ def test_a_policy_that_writes_the_answers_is_right_every_time(monkeypatch: pytes
 
     settings = PolicySettings(problems=8, samples=2, max_new_tokens=8)
     model, tokenizer = loading.load_lm(TINY)
-    found = problems.load(settings.task, settings.task_options, "test", settings.problems)
-    answers = {p.prompt: p.answer for p in found}
+    test_problems = problems.load(settings.task, settings.task_options, "test", settings.problems)
+    answers = {p.prompt: p.answer for p in test_problems}
 
     def perfect(model: object, tokenizer: object, prompts: list[str], **kwargs: object) -> list[list[int]]:
         return [[*loading.load_tokenizer(TINY)(f" {answers[p]}").input_ids, 2] for p in prompts]
 
     monkeypatch.setattr(policy, "generate", perfect)
-    result = policy.measure_model(model, tokenizer, found, settings)
+    result = policy.measure_model(model, tokenizer, test_problems, settings)
     assert result["accuracy_greedy"] == result["accuracy_sampled"] == 1.0
     assert result["accuracy_greedy_high"] == 1.0
     assert result["accuracy_greedy_low"] == pytest.approx(

@@ -26,11 +26,11 @@ def test_subspace_overlap_is_the_mean_squared_cosine_of_scipys_principal_angles(
 
 def test_overlap_of_random_directions_is_the_stated_chance() -> None:
     rng = np.random.default_rng(1)
-    found = []
+    overlaps = []
     for _ in range(300):
         a, b = (np.linalg.qr(rng.normal(size=(48, 4)))[0] for _ in range(2))
-        found.append(updates.subspace_overlap(torch.tensor(a), torch.tensor(b)))
-    assert np.mean(found) == pytest.approx(4 / 48, abs=3 * np.std(found) / math.sqrt(300))
+        overlaps.append(updates.subspace_overlap(torch.tensor(a), torch.tensor(b)))
+    assert np.mean(overlaps) == pytest.approx(4 / 48, abs=3 * np.std(overlaps) / math.sqrt(300))
 
 
 def test_a_low_rank_update_is_measured_as_it_was_made() -> None:
@@ -38,19 +38,19 @@ def test_a_low_rank_update_is_measured_as_it_was_made() -> None:
     base = torch.randn(64, 40)
     u, v = torch.linalg.qr(torch.randn(64, 3))[0], torch.linalg.qr(torch.randn(40, 3))[0]
     delta = 0.5 * u @ v.T
-    [found] = updates.updates(
+    [update] = updates.updates(
         {"model.layers.2.mlp.up_proj.weight": base},
         {"model.layers.2.mlp.up_proj.weight": base + delta},
         rank=3,
     ).values()
-    assert (found.layer, found.module) == (2, "up_proj")
-    assert found.size == pytest.approx(float(delta.norm() / base.norm()), rel=1e-5)
-    assert found.rank == pytest.approx(3, abs=1e-3)
-    assert updates.subspace_overlap(found.left[:, :3], u) == pytest.approx(1, abs=1e-4)
-    assert updates.subspace_overlap(found.right[:, :3], v) == pytest.approx(1, abs=1e-4)
+    assert (update.layer, update.module) == (2, "up_proj")
+    assert update.size == pytest.approx(float(delta.norm() / base.norm()), rel=1e-5)
+    assert update.rank == pytest.approx(3, abs=1e-3)
+    assert updates.subspace_overlap(update.left[:, :3], u) == pytest.approx(1, abs=1e-4)
+    assert updates.subspace_overlap(update.right[:, :3], v) == pytest.approx(1, abs=1e-4)
 
 
-def test_an_update_along_the_bases_own_directions_is_found_there() -> None:
+def test_an_update_along_the_bases_own_directions_is_update_there() -> None:
     torch.manual_seed(0)
     u, s, vh = torch.linalg.svd(torch.randn(64, 48))
     s = torch.linspace(10, 0.1, 48)
@@ -70,9 +70,9 @@ def test_moved_is_the_share_of_bfloat16_entries_that_change() -> None:
     tuned = base.clone()
     tuned[0, :7] += 0.1
     tuned[1, :5] += 1e-4  # below half a unit of bfloat16 at 1
-    found = updates.update_of(base, tuned, 0, "q_proj")
-    assert found is not None
-    assert found.moved == pytest.approx(0.07)
+    update = updates.update_of(base, tuned, 0, "q_proj")
+    assert update is not None
+    assert update.moved == pytest.approx(0.07)
     assert updates.update_of(base, base, 0, "q_proj") is None
 
 

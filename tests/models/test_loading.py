@@ -88,13 +88,13 @@ def test_the_proof_catches_a_model_whose_padding_leaks() -> None:
 def test_the_side_of_the_padding_does_not_change_a_state(attention: config.Attention) -> None:
     model, tokenizer = loading.load(QWEN, attention=attention)
     texts = ["a short one", "and one that is quite a bit longer than it"]
-    found = []
+    states_by_side = []
     for side in ("left", "right"):
         batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side)
         with torch.no_grad():
             states = model(**batch).last_hidden_state
-        found.append([s[m.bool()] for s, m in zip(states, batch.attention_mask, strict=True)])
-    for left, right in zip(*found, strict=True):
+        states_by_side.append([s[m.bool()] for s, m in zip(states, batch.attention_mask, strict=True)])
+    for left, right in zip(*states_by_side, strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
 
 

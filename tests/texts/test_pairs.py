@@ -16,42 +16,42 @@ from realign.texts.splits import normalise
 
 @pytest.mark.parametrize("name", ["messages", "problems"])
 def test_no_negative_equals_a_positive_of_its_query(name: str) -> None:
-    found = pairs.load(name, hard_negatives=3)
+    loaded = pairs.load(name, hard_negatives=3)
     answers: dict[str, set[str]] = {}
-    for query, positive in zip(found.queries, found.positives, strict=True):
+    for query, positive in zip(loaded.queries, loaded.positives, strict=True):
         answers.setdefault(normalise(query), set()).add(normalise(positive))
-    for query, negatives in zip(found.queries, found.negatives, strict=True):
+    for query, negatives in zip(loaded.queries, loaded.negatives, strict=True):
         keys = [normalise(n) for n in negatives]
         assert len(set(keys)) == len(keys) <= 3
         assert not answers[normalise(query)] & set(keys)
-    assert sum(map(len, found.negatives)) > 2.5 * len(found)
+    assert sum(map(len, loaded.negatives)) > 2.5 * len(loaded)
 
 
 def test_messages_go_both_ways() -> None:
-    found = pairs.load("messages")
-    english = sum(q.isascii() for q in found.queries) / len(found)
+    loaded = pairs.load("messages")
+    english = sum(q.isascii() for q in loaded.queries) / len(loaded)
     assert 0.2 < english < 0.9
-    assert found.negatives == [[] for _ in found.queries]
+    assert loaded.negatives == [[] for _ in loaded.queries]
 
 
 def test_siblings_share_the_group_and_prefer_shared_words() -> None:
     queries = ["open a file", "open a door", "sing a song", "open a file slowly"]
     answers = ["p0", "p1", "p2", "p3"]
-    found = pairs.siblings(queries, answers, ["x", "x", "x", "y"], 1)
-    assert found == [["p1"], ["p0"], ["p0"], []]
+    negatives = pairs.siblings(queries, answers, ["x", "x", "x", "y"], 1)
+    assert negatives == [["p1"], ["p0"], ["p0"], []]
 
 
 def test_the_positive_of_the_same_query_elsewhere_is_no_negative() -> None:
-    found = pairs.siblings(["same", "same", "other"], ["a", "b", "c"], ["g"] * 3, 3)
-    assert found == [["c"], ["c"], ["a", "b"]]
+    negatives = pairs.siblings(["same", "same", "other"], ["a", "b", "c"], ["g"] * 3, 3)
+    assert negatives == [["c"], ["c"], ["a", "b"]]
 
 
 def test_a_draw_depends_on_the_seed_and_keeps_rows_together() -> None:
-    found = pairs.load("problems", hard_negatives=1)
-    one, other = found.take(20, 0), found.take(20, 1)
+    loaded = pairs.load("problems", hard_negatives=1)
+    one, other = loaded.take(20, 0), loaded.take(20, 1)
     assert one.queries != other.queries
-    row = found.queries.index(one.queries[3])
-    assert (one.positives[3], one.negatives[3]) == (found.positives[row], found.negatives[row])
+    row = loaded.queries.index(one.queries[3])
+    assert (one.positives[3], one.negatives[3]) == (loaded.positives[row], loaded.negatives[row])
 
 
 def test_every_hub_set_of_the_paper_is_in_the_table() -> None:
@@ -79,20 +79,20 @@ def test_local_files_of_the_same_schema_load_like_a_hub_set(tmp_path, monkeypatc
     }
     monkeypatch.setattr(pairs, "hub_sets", lambda: {"local": {**entry, "instruction": "Find it"}})
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    found = pairs.load("hub:local", hard_negatives=2)
-    assert found.queries == ["q1", "q3"]
-    assert found.positives == ["p1", "p3"]
-    assert found.negatives == [["n1", "n2"], []]
-    assert found.instruction == "Find it"
+    loaded = pairs.load("hub:local", hard_negatives=2)
+    assert loaded.queries == ["q1", "q3"]
+    assert loaded.positives == ["p1", "p3"]
+    assert loaded.negatives == [["n1", "n2"], []]
+    assert loaded.instruction == "Find it"
 
 
 def test_beir_sets_are_joined_by_their_judgements() -> None:
-    found = hub.beir_rows(
+    rows = hub.beir_rows(
         [{"_id": 1, "text": "claim"}],
         [{"_id": "d", "title": "T", "text": "body"}, {"_id": "e", "title": "", "text": "no"}],
         [{"query-id": 1, "corpus-id": "d", "score": 1}, {"query-id": 1, "corpus-id": "e", "score": 0}],
     )
-    assert found == [{"query": "claim", "positive": "T body"}]
+    assert rows == [{"query": "claim", "positive": "T body"}]
 
 
 def test_a_missing_column_or_an_unreachable_set_is_one_clear_sentence(tmp_path) -> None:
@@ -215,10 +215,10 @@ def test_each_hub_set_of_the_table_loads_from_files_of_its_schema(name: str, tmp
     local = {**entry, "path": folder_of(tmp_path, entry, rows)}
     monkeypatch.setattr(pairs, "hub_sets", lambda: {name: local})
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    found = pairs.load(f"hub:{name}", hard_negatives=1)
-    assert (found.queries, found.positives) == (["q0", "q1", "q2"], ["p0", "p1", "p2"])
-    assert found.negatives == ([["n0"], ["n1"], ["n2"]] if entry["negatives"] else [[], [], []])
-    assert found.instruction == entry["instruction"]
+    loaded = pairs.load(f"hub:{name}", hard_negatives=1)
+    assert (loaded.queries, loaded.positives) == (["q0", "q1", "q2"], ["p0", "p1", "p2"])
+    assert loaded.negatives == ([["n0"], ["n1"], ["n2"]] if entry["negatives"] else [[], [], []])
+    assert loaded.instruction == entry["instruction"]
 
 
 def test_fever_is_joined_from_the_files_of_a_beir_repository(tmp_path, monkeypatch) -> None:
@@ -239,5 +239,5 @@ def test_fever_is_joined_from_the_files_of_a_beir_repository(tmp_path, monkeypat
     entry = {**pairs.hub_sets()["fever"], "path": str(home)}
     monkeypatch.setattr(pairs, "hub_sets", lambda: {"fever": entry})
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    found = pairs.load("hub:fever", hard_negatives=3)
-    assert (found.queries, found.positives, found.negatives) == (["claim"], ["T body"], [[]])
+    loaded = pairs.load("hub:fever", hard_negatives=3)
+    assert (loaded.queries, loaded.positives, loaded.negatives) == (["claim"], ["T body"], [[]])

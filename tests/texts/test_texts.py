@@ -65,24 +65,24 @@ def small_corpus():
 
 
 def test_docstring_parts_are_separated_and_markup_removed() -> None:
-    (found,) = corpus.parse_source(NUMPYDOC.encode(), "tools", "tools.core")
-    assert found.summary == "Return the width of the tool in millimetres."
-    assert found.description == (
+    (parsed,) = corpus.parse_source(NUMPYDOC.encode(), "tools", "tools.core")
+    assert parsed.summary == "Return the width of the tool in millimetres."
+    assert parsed.description == (
         "The width is measured at the widest place, see tools.measure, and scale multiplies it."
     )
-    assert found.parameters == "scale : float Factor of the result."
-    assert found.source == "def width(self, scale=1):\n    base = 3\n    return base * scale"
+    assert parsed.parameters == "scale : float Factor of the result."
+    assert parsed.source == "def width(self, scale=1):\n    base = 3\n    return base * scale"
 
 
 def test_google_docstring_keeps_sections_out_of_the_description() -> None:
-    (found,) = corpus.parse_source(GOOGLE.encode(), "tools", "tools.text")
-    assert (found.summary, found.description) == (
+    (parsed,) = corpus.parse_source(GOOGLE.encode(), "tools", "tools.text")
+    assert (parsed.summary, parsed.description) == (
         "Join all parts into one string.",
         "Nothing is escaped here.",
     )
-    assert found.parameters == "parts: what to join."
-    assert "# a comment stays" in found.source
-    assert '"""' not in found.source
+    assert parsed.parameters == "parts: what to join."
+    assert "# a comment stays" in parsed.source
+    assert '"""' not in parsed.source
 
 
 def test_a_file_that_does_not_parse_gives_nothing() -> None:

@@ -303,10 +303,10 @@ def test_a_table_that_an_older_version_began_gains_the_new_columns(tmp_path: Pat
     pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]}).to_csv(tmp_path / "log.csv", index=False)
     for step in (3, 4):
         recorder._append("log.csv", {"step": step, "kl": 0.1, "loss": 0.125})
-    found = pd.read_csv(tmp_path / "log.csv")
-    assert found["step"].tolist() == [1, 2, 3, 4]
-    assert found["loss"].tolist() == [0.5, 0.25, 0.125, 0.125]
-    assert found["kl"].isna().tolist() == [True, True, False, False]
+    table = pd.read_csv(tmp_path / "log.csv")
+    assert table["step"].tolist() == [1, 2, 3, 4]
+    assert table["loss"].tolist() == [0.5, 0.25, 0.125, 0.125]
+    assert table["kl"].isna().tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("method", ["rlvr", "sft"])
@@ -328,10 +328,10 @@ def test_the_same_seed_gives_the_same_adapter(made: dict[str, Any], tmp_path: Pa
 
 
 def test_the_reward_is_the_verifiers_score() -> None:
-    found = problems.load(RLVR.task, RLVR.task_options, "train", 3)
-    reward = rlvr.reward_function(found, "verifier", 0)
-    completions = [f" {found[2].answer}", " 1234", f" {found[1].answer}\nand more"]
-    expected = [problems.score(found[i], c) for i, c in zip((2, 0, 1), completions, strict=True)]
+    tasks = problems.load(RLVR.task, RLVR.task_options, "train", 3)
+    reward = rlvr.reward_function(tasks, "verifier", 0)
+    completions = [f" {tasks[2].answer}", " 1234", f" {tasks[1].answer}\nand more"]
+    expected = [problems.score(tasks[i], c) for i, c in zip((2, 0, 1), completions, strict=True)]
     assert reward(completions=completions, problem=[2, 0, 1], prompts=[]) == expected == [1.0, 0.0, 1.0]
 
 
