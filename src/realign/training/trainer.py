@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from realign import hardware
 from realign.config import LoRA
 from realign.errors import RealignError, full_disk_as_sentence
-from realign.models import loading
+from realign.models import loading, pretrained
 from realign.texts import leakage, pairs
 from realign.training import loop, model, sharding
 from realign.training.data import Tokenized, evaluation_texts, load_sets, plan
@@ -104,7 +104,8 @@ def _untrained(run: Run, device: str) -> tuple[SentenceTransformer, PreTrainedTo
     assembled = model.assemble(encoder, tokenizer, max(recipe.max_query_tokens, recipe.max_passage_tokens))
     if recipe.lora is not None:
         torch.manual_seed(run.seeds.initialisation)
-        adapted = get_peft_model(encoder, _adapter(recipe.lora))
+        with pretrained.quiet():
+            adapted = get_peft_model(encoder, _adapter(recipe.lora))
         model.transformer_of(assembled).model = cast("PreTrainedModel", adapted)
     return assembled, tokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realign import hardware, progress, texts
-from realign.models import compatibility
+from realign.models import compatibility, pretrained
 from realign.models.sources import sha256
 from realign.study.graph import Node
 from realign.study.models import Reader
@@ -80,9 +80,7 @@ class Read(Stage):
         files = [place / VOCABULARY for place in places]
         if all(file.is_file() for file in files) and len({sha256(file) for file in files}) == 1:
             return
-        from transformers import AutoTokenizer
-
-        first, second = (AutoTokenizer.from_pretrained(place / VOCABULARY.parent) for place in places)
+        first, second = (pretrained.tokenizer(place / VOCABULARY.parent) for place in places)
         compatibility.check_same_tokenizer(first, second, names)
 
     @cached_property
