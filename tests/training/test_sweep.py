@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from realign import config, paths
 from realign.config import Backbone, Recipe
-from realign.errors import UsageError
+from realign.errors import RealignError, UsageError
 from realign.texts import splits
 from realign.texts.pairs import PairSet
 from realign.training import sweep
@@ -62,13 +66,85 @@ def test_rows_are_recorded_once_and_the_table_goes_on(tmp_path: Path, monkeypatc
     }
     sweep.run(backbone, recipe, {"slow": rows["slow"]}, table, tmp_path / "work", device="cpu")
     before = table.read_text()
-    found = sweep.run(backbone, recipe, rows, table, tmp_path / "work", device="cpu")
+    recorded = sweep.run(backbone, recipe, rows, table, tmp_path / "work", device="cpu")
     assert table.read_text().startswith(before)
     assert before.startswith("# a remark\n")
-    assert list(found["name"]) == ["untrained", "slow", "fast, seed 1"]
-    assert found["seed"].tolist()[1:] == [0, 1]
-    assert found["steps"].tolist()[1:] == [4, 4]
-    assert np.allclose(found["mean"], found[["a", "b"]].mean(axis=1), atol=0.01)
+    assert list(recorded["name"]) == ["untrained", "slow", "fast, seed 1"]
+    assert recorded["seed"].tolist()[1:] == [0, 1]
+    assert recorded["steps"].tolist()[1:] == [4, 4]
+    assert np.allclose(recorded["mean"], recorded[["a", "b"]].mean(axis=1), atol=0.01)
     assert not list((tmp_path / "work").glob("*"))
     with pytest.raises(UsageError, match=r"row typo.*learning_rat"):
         sweep.run(backbone, recipe, {"typo": {"learning_rat": 1.0}}, table, tmp_path / "work")
+
+
+RECIPE = Recipe(data=("a",), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "the grid has no row"),
+        ({"learning_rate": 1e-4}, "row 'learning_rate' must be a table of recipe settings, not 0.0001"),
+        ({"a": [1, 2]}, "must be a table"),
+        ({"a": {"learning_rat": 1.0}}, "row a.*learning_rat"),
+        ({"a": {"learning_rate": "fast"}}, "row a: learning_rate"),
+        ({"a": {"batch_size": float("inf")}}, "row a: batch_size"),
+        ({"a": {"seed": -3}}, "training seed -3 must be a whole number from 0"),
+        ({"a": {"seed": 2**64}}, "training seed 18446744073709551616 must be"),
+        ({"a": {"seed": 1.5}}, "training seed 1.5 must be"),
+        ({"a": {"seed": "0"}}, "training seed '0' must be"),
+        ({"a": {"seed": True}}, "training seed True must be"),
+        *(
+            ({name: {"seed": 0}}, "a name starts with a letter or digit")
+            for name in ("", "..", "../../x", "a/b", "/abs", "#remark", "untrained", "a\nb", "~", '"', "-x")
+        ),
+    ],
+)
+def test_a_bad_grid_is_one_sentence_before_anything_is_loaded(rows, message, tmp_path) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        sweep.run(Backbone(source="random:0/llama"), RECIPE, rows, tmp_path / "t.csv", tmp_path / "work")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "has no column 'name'"),
+        ("name,x\n1,2,3,4\n1\n1,2,3,4,5\n", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(content, message, tmp_path) -> None:
+    table = tmp_path / "t.csv"
+    if content is None:
+        table.mkdir()
+    else:
+        table.write_text(content)
+    with pytest.raises(RealignError, match=message):
+        sweep.run(Backbone(source="random:0/llama"), RECIPE, {"a": {"seed": 0}}, table, tmp_path / "work")
+
+
+@given(name=st.text(max_size=8))
+def test_every_name_that_is_taken_is_a_plain_folder_and_is_read_back_from_the_table(name) -> None:
+    try:
+        (row,) = sweep.read_rows(RECIPE, {name: {}})
+    except UsageError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        assert (Path(folder) / row).resolve().parent == Path(folder).resolve()
+        table = Path(folder) / "t.csv"
+        sweep.add(table, {"name": row}, ["a"])
+        assert sweep.read(table)["name"].tolist() == [row]
+
+
+def test_names_that_pandas_reads_as_missing_are_names(tmp_path) -> None:
+    for name in ("NA", "nan", "null", "1", "None"):
+        sweep.add(tmp_path / "t.csv", {"name": name}, ["a"])
+    assert sweep.read(tmp_path / "t.csv")["name"].tolist() == ["NA", "nan", "null", "1", "None"]
+
+
+def test_the_grid_of_the_laptop_recipe_is_a_grid() -> None:
+    rows = config.read_toml(paths.root() / "data" / "sweeps" / "laptop-recipe.toml")
+    assert list(sweep.read_rows(RECIPE, rows)) == list(rows)

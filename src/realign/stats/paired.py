@@ -73,7 +73,7 @@ def sign_flip_p(values: ArrayLike, *, flips: int = 20_000, seed: int = 0) -> flo
     if len(x) == 1:
         return 1.0  # (scipy wants two observations)
     if len(x) <= EXACT:
-        found = permutation_test(
+        exact = permutation_test(
             (x,),
             distance,
             permutation_type="samples",
@@ -81,7 +81,7 @@ def sign_flip_p(values: ArrayLike, *, flips: int = 20_000, seed: int = 0) -> flo
             n_resamples=np.inf,
             alternative="greater",
         )
-        return float(found.pvalue)
+        return float(exact.pvalue)
     rng = np.random.default_rng(seed)
 
     def flipped(size: tuple[int, ...]) -> Floats:

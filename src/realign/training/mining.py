@@ -1,13 +1,13 @@
 """Hard negatives from any embedding model, positive-aware as in the paper's recipe (paper.md).
 
 The search is sentence-transformers' ``mine_hard_negatives``. What is ours: texts count as equal after
-:func:`realign.texts.splits.normalise`, and the report of what was found.
+:func:`realign.texts.splits.normalise`, and the report.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ Short = Literal["keep", "drop"]
 
 @dataclass(frozen=True)
 class MiningReport:
-    """What was found: counts of queries, and how far negatives stay below their positive."""
+    """Counts of queries by their negatives, and how far negatives stay below their positive."""
 
     queries: int
     full: int
@@ -77,9 +77,6 @@ def mine(
     Raises:
         UsageError: the set is empty or ``first`` is below ``n``.
     """
-    from datasets import Dataset
-    from sentence_transformers.util import mine_hard_negatives
-
     if not len(pairs) or not 1 <= n <= first:
         raise UsageError(f"mining needs at least one query and 1 <= n <= first, not n={n}, first={first}")
     # The library compares texts byte by byte: let one spelling stand for all that count as equal.
@@ -87,9 +84,47 @@ def mine(
     asked = [spelling.setdefault(f"q {normalise(q)}", q) for q in pairs.queries]
     answers = [spelling.setdefault(f"p {normalise(p)}", p) for p in pairs.positives]
     keys = list(zip(asked, answers, strict=True))
-    once = list(dict.fromkeys(keys))
-    found = mine_hard_negatives(
-        Dataset.from_dict({"query": [q for q, _ in once], "positive": [p for _, p in once]}),
+    prompt = query_prefix(pairs.instruction) if pairs.instruction else None
+    nearest = _search(list(dict.fromkeys(keys)), model, prompt, n, first, relative_margin, batch_size)
+    rows = [nearest[key].negatives if key in nearest else [] for key in keys]
+    counts = [len(row) for row in rows]
+    scores = [nearest[key].scores for key in keys if key in nearest]
+    report = MiningReport(
+        queries=len(pairs),
+        full=sum(count >= n for count in counts),
+        short=sum(0 < count < n for count in counts),
+        none=sum(count == 0 for count in counts),
+        done={
+            "keep": "kept with the negatives they got; in-batch negatives do the rest",
+            "drop": "dropped from the set",
+        }[short],
+        margins=_summary(np.array([positive - s for positive, *rest in scores for s in rest])),
+        positive_mean=float(np.mean([positive for positive, *_ in scores])) if scores else float("nan"),
+    )
+    mined = replace(pairs, negatives=rows)
+    return mined.rows([i for i, c in enumerate(counts) if c == n or short == "keep"]), report
+
+
+class _Nearest(NamedTuple):
+    negatives: list[str]
+    scores: list[float]  # of the positive, then of the negatives
+
+
+def _search(
+    pairs: list[tuple[str, str]],
+    model: SentenceTransformer,
+    prompt: str | None,
+    n: int,
+    first: int,
+    relative_margin: float,
+    batch_size: int,
+) -> dict[tuple[str, str], _Nearest]:
+    """Return the negatives of each (query, positive) that has any."""
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"query": [q for q, _ in pairs], "positive": [p for _, p in pairs]}),
         model,
         "query",
         "positive",
@@ -97,36 +132,13 @@ def mine(
         relative_margin=relative_margin,
         num_negatives=n,
         sampling_strategy="top",
-        query_prompt=query_prefix(pairs.instruction) if pairs.instruction else None,
+        query_prompt=prompt,
         output_format="labeled-list",  # unlike n-tuple it keeps queries with fewer than n
         output_scores=True,
         batch_size=batch_size,
         verbose=False,
     )
-    negatives: dict[tuple[str, str], list[str]] = {}
-    scores: dict[tuple[str, str], list[float]] = {}
-    for row in found:
-        key = (row["query"], row["positive"][0])
-        negatives[key], scores[key] = row["positive"][1:], row["scores"]
-    rows = [negatives.get(key, []) for key in keys]
-    margins = np.array([scores[key][0] - s for key in keys if key in scores for s in scores[key][1:]])
-    positive = [scores[key][0] for key in keys if key in scores]
-    counts = [len(row) for row in rows]
-    missing = sum(count < n for count in counts)
-    report = MiningReport(
-        queries=len(pairs),
-        full=len(pairs) - missing,
-        short=sum(0 < count < n for count in counts),
-        none=sum(count == 0 for count in counts),
-        done={
-            "keep": "kept with the negatives they got; in-batch negatives do the rest",
-            "drop": "dropped from the set",
-        }[short],
-        margins=_summary(margins),
-        positive_mean=float(np.mean(positive)) if positive else float("nan"),
-    )
-    mined = replace(pairs, negatives=rows)
-    return mined.rows([i for i, c in enumerate(counts) if c == n or short == "keep"]), report
+    return {(row["query"], row["positive"][0]): _Nearest(row["positive"][1:], row["scores"]) for row in mined}
 
 
 def _summary(values: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from realign.config import Backbone, Recipe
-from realign.models import loading
+from realign.models import loading, pretrained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def assemble(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pretrained.quiet():
         # The module can only be made from a directory: give it one with an empty model of one layer,
         # then put the loaded model in its place.
         config = type(model.config).from_dict(model.config.to_dict())
@@ -139,7 +139,8 @@ def save(
     config = transformer_of(model).model.config
     config.use_cache = True
     model.model_card_data.generate_widget_examples = False
-    model.save_pretrained(str(folder), create_model_card=False)
+    with pretrained.quiet():
+        model.save_pretrained(str(folder), create_model_card=False)
     # sentence-transformers keeps the longest sequence in the tokeniser's file only; say it here as well,
     # where other readers of the directory look.
     settings = folder / "sentence_bert_config.json"

@@ -192,7 +192,8 @@ def _scores(embedder: Embedder, parts: Mapping[str, Split]) -> dict[str, float]:
 
 def read(table: Path) -> pd.DataFrame:
     """Read a sweep's table; whole numbers stay whole where a row has none."""
-    return pd.read_csv(table, comment="#", converters={"name": str})
+    # (a row may be called NA; an empty cell is what has no value)
+    return pd.read_csv(table, comment="#", dtype={"name": str}, keep_default_na=False, na_values=[""])
 
 
 def _columns(table: Path) -> list[str] | None:
