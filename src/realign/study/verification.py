@@ -39,11 +39,9 @@ def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[tuple[str,
     wanted = [node for node in study.nodes() if node.request.stage in ([stage] if stage else stages)]
     nodes = {node.request.key: node for node in wanted if (results / node.request.folder).is_dir()}
     if not nodes:
-        raise RealignError(
-            f"nothing to verify: none of the {len(wanted)} results of profile {study.profile.name}"
-            + (f" of stage {stage}" if stage else "")
-            + f" is in {results}"
-        )
+        of = f"results of profile {study.profile.name}" + (f" of stage {stage}" if stage else "")
+        lacking = f"none of the {len(wanted)} {of} is in {results}" if wanted else f"there are no {of}"
+        raise RealignError(f"nothing to verify: {lacking}")
     with tempfile.TemporaryDirectory(prefix="realign-verify-") as scratch:
         store = Store(Path(scratch))
         for node in list(nodes.values())[: limit or None]:
