@@ -12,9 +12,16 @@ T = TypeVar("T")
 
 
 def _options() -> dict[str, Any]:
-    # A log that is not a terminal gets a line every 10 s instead of a rewritten one every 0.1 s.
-    slow = not sys.stderr.isatty()
-    return {"file": sys.stderr, "mininterval": 10 if slow else 0.2, "dynamic_ncols": True}
+    # A log that is not a terminal gets a line every 10 s instead of a rewritten one every 0.1 s, and none
+    # of what takes less; only the outermost bar stays when it is done.
+    seconds = 0.2 if sys.stderr.isatty() else 10
+    return {
+        "file": sys.stderr,
+        "mininterval": seconds,
+        "delay": seconds,
+        "leave": None,
+        "dynamic_ncols": True,
+    }
 
 
 def track(iterable: Iterable[T], total: int | None = None, desc: str = "", unit: str = "it") -> Iterator[T]:

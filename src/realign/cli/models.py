@@ -152,6 +152,7 @@ def mine(
 
     Example: realign mine docs -o mined/docs.jsonl -m path/to/model --queries 1000
     """
+    from realign.models.pretrained import quiet
     from realign.texts import pairs
     from realign.training import mining
 
@@ -159,7 +160,8 @@ def mine(
     from sentence_transformers import SentenceTransformer
 
     try:
-        miner = SentenceTransformer(model)
+        with quiet():
+            miner = SentenceTransformer(model)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise RealignError(f"cannot open the embedding model {model}: {reason}") from None

@@ -195,7 +195,8 @@ class Trainer(SentenceTransformerTrainer):
                 )
             logs = {**logs, **self.extra}
             self.bar.update(self.state.global_step - self.bar.n)
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{self.extra['accuracy']:.2f}")
+            shown = {"loss": f"{logs['loss']:.3f}", "accuracy": f"{self.extra['accuracy']:.2f}"}
+            self.bar.set_postfix(shown, refresh=False)
         self.state.log_history.append({**logs, "step": self.state.global_step})
         if "loss" in logs and self.state.global_step in self.recipe.save_steps:
             self.keep(self.state.global_step, logged(self.state.log_history))
