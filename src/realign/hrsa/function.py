@@ -251,12 +251,7 @@ def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> _Fit:
 
 
 def _choose(
-    x: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray | None,
-    task: str,
-    strengths: Sequence[float],
-    seed: int,
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, task: str, strengths: Sequence[float], seed: int
 ) -> _Fit:
     """Fit with the strength that does best on an inner split, weakest complexity first on ties."""
     if len(strengths) == 1:

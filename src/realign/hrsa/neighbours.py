@@ -14,15 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import (
-    Array,
-    as_groups,
-    as_matrix,
-    center,
-    full_precision,
-    numpy,
-    row_squares,
-)
+from realign.hrsa.arrays import Array, as_groups, as_matrix, center, full_precision, numpy, row_squares
 
 Metric = Literal["cosine", "euclidean"]
 

@@ -149,11 +149,7 @@ def orthogonal_procrustes(x: Array, y: Array, *, fast: bool = False) -> Procrust
         )
     u, s, vt = torch.linalg.svd(cross / largest)  # scaled: float32 squares of massive activations
     return Procrustes(
-        numpy(u @ vt),
-        numpy(source_mean),
-        numpy(target_mean),
-        numpy(s.double() * largest.double()),
-        numpy(u),
+        numpy(u @ vt), numpy(source_mean), numpy(target_mean), numpy(s.double() * largest.double()), numpy(u)
     )
 
 

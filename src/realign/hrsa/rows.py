@@ -79,15 +79,14 @@ class Rows:
         Args:
             metric: its name in the registry.
             estimator: 'reference' or 'paper'.
-            layer: (L,) layers, ascending.
-            value: (L,) the number of each.
-            interval: low and high, (L,) each.
+            layer: (L,) layers, ascending; ``value`` and both ends of ``interval`` are (L,) as well.
+            value: the number of each.
+            interval: low and high.
             variant: for example 'no_sinks'.
             k: number of neighbours.
-            null: (L,) or one for all layers, as ``ceiling``.
+            null: (L,), or one for all layers, as ``ceiling``.
             ceiling: the best that is possible.
-            influence: (L, texts), for a number of the reference estimator whose differences between reports
-                and means over layers are wanted.
+            influence: (L, texts) of a reference number, for means over layers and differences of reports.
         """
         numbers = dict(zip(COLUMNS[5:], (value, *interval, null, ceiling), strict=True))
         names = dict(zip(ORDER, (metric, estimator, variant, k, layer), strict=True))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.function import FOLDS, STRENGTHS, ProbeResult, cross_model_probe, paper_probe
-from realign.hrsa.pair import Pair, Probe
+from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
 AVERAGES: tuple[Literal["macro", "weighted"], ...] = ("macro", "weighted")
@@ -20,19 +20,35 @@ def probe(pair: Pair) -> Rows:
     rows = Rows()
     if not pair.probes:
         return rows
+    full, seed = pair.detail == "full", pair.options.seed
+    folds, strengths = (FOLDS, STRENGTHS) if full else (3, (0.01,))
     tested, controls, paper = [], [], []
     for text_set, data in pair.probes.items():
-        for here, there, a_to_b in (("a", "b", True), ("b", "a", False)):
-            directed = data if a_to_b else Probe(data.b, data.a, data.labels, data.groups)
-            mine, checks = _cross_validated(pair, text_set, here, there, directed)
-            tested += mine
-            controls += checks
-            if pair.detail == "full":
-                paper += _as_paper(pair, text_set, here, there, directed)
+        weights = unc.resample_weights(len(data.labels), pair.options.resamples, seed)
+        for here, there, source, target in (("a", "b", data.a, data.b), ("b", "a", data.b, data.a)):
+            result = cross_model_probe(
+                source, target, data.labels, groups=data.groups, folds=folds, strengths=strengths, seed=seed
+            )
+            own, across = f"{here}->{here}", f"{here}->{there}"
+            tested.append(_probe_row(result, "own", text_set, own, "source", weights))
+            for scaler in ("source", "target"):
+                tested.append(_probe_row(result, scaler, text_set, across, scaler, weights))
+            for name in ("procrustes", "shuffled"):
+                ends = _accuracy_interval(result, name, weights)
+                controls.append((text_set, across, name, result.score(name), *ends))
+            for name, control in (("source", "transfer_ratio"), ("procrustes", "transfer_ratio_procrustes")):
+                ratio = result.transfer_ratio(name)
+                low, high = unc.interval(ratio, result.transfer_influence(name), weights)
+                controls.append((text_set, across, control, ratio, float(low), float(high)))
+            if full:
+                plain = paper_probe(source, target, data.labels, seed=seed)
+                few = unc.resample_weights(len(plain.truth), pair.options.resamples, seed)
+                paper.append(_probe_row(plain, "own", text_set, own, "source", few))
+                paper.append(_probe_row(plain, "source", text_set, across, "source", few))
     columns = ["text_set", "direction", "control", "value", "low", "high"]
     rows.details["probe"] = pd.DataFrame(tested)
     rows.details["probe_controls"] = pd.DataFrame(controls, columns=columns)
-    if paper:
+    if full:
         rows.details["probe_paper"] = pd.DataFrame(paper)
     add_means(rows, pair.layers - 1)
     return rows
@@ -58,51 +74,6 @@ def add_means(rows: Rows, layer: int) -> None:
     ratios = frame.loc[frame["control"] == "transfer_ratio", ["value", "low", "high"]]
     value, low, high = ratios.to_numpy(float).mean(axis=0)
     rows.add("probe_transfer", "reference", [layer], value, (low, high), null=0.0, ceiling=1.0)
-
-
-def _cross_validated(
-    pair: Pair, text_set: str, here: str, there: str, data: Probe
-) -> tuple[list[dict[str, object]], list[tuple[object, ...]]]:
-    """Rows of `probe` and of `probe_controls` for probes from ``data.a`` to ``data.b``."""
-    folds, strengths = (FOLDS, STRENGTHS) if pair.detail == "full" else (3, (0.01,))
-    result = cross_model_probe(
-        data.a,
-        data.b,
-        data.labels,
-        groups=data.groups,
-        folds=folds,
-        strengths=strengths,
-        seed=pair.options.seed,
-    )
-    weights = unc.resample_weights(len(data.labels), pair.options.resamples, pair.options.seed)
-    across = f"{here}->{there}"
-    tested = [
-        _probe_row(result, name, text_set, direction, scaler, weights)
-        for name, direction, scaler in (
-            ("own", f"{here}->{here}", "source"),
-            ("source", across, "source"),
-            ("target", across, "target"),
-        )
-    ]
-    controls: list[tuple[object, ...]] = []
-    for name in ("procrustes", "shuffled"):
-        ends = _accuracy_interval(result, name, weights)
-        controls.append((text_set, across, name, result.score(name), *ends))
-    for name, control in (("source", "transfer_ratio"), ("procrustes", "transfer_ratio_procrustes")):
-        ratio = result.transfer_ratio(name)
-        low, high = unc.interval(ratio, result.transfer_influence(name), weights)
-        controls.append((text_set, across, control, ratio, float(low), float(high)))
-    return tested, controls
-
-
-def _as_paper(pair: Pair, text_set: str, here: str, there: str, data: Probe) -> list[dict[str, object]]:
-    """Rows of `probe_paper` for probes from ``data.a`` to ``data.b``."""
-    result = paper_probe(data.a, data.b, data.labels, seed=pair.options.seed)
-    weights = unc.resample_weights(len(result.truth), pair.options.resamples, pair.options.seed)
-    return [
-        _probe_row(result, name, text_set, direction, "source", weights)
-        for name, direction in (("own", f"{here}->{here}"), ("source", f"{here}->{there}"))
-    ]
 
 
 def _accuracy_interval(result: ProbeResult, name: str, weights: np.ndarray) -> tuple[float, float]:

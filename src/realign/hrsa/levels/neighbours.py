@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ from realign.hrsa.arrays import as_groups, center
 from realign.hrsa.knn import KNNOverlap, knn_overlap, overlaps
 from realign.hrsa.neighbours import tile_buffer
 from realign.hrsa.pair import Pair
-from realign.hrsa.rows import Rows
+from realign.hrsa.rows import COLUMNS, Rows, metric_id
 
 
 def knn(pair: Pair) -> Rows:
@@ -26,27 +27,46 @@ def knn(pair: Pair) -> Rows:
     """
     tokens = pair.sample(pair.options.knn_tokens)
     groups = pair.texts_of(tokens)
-    weights = _weights(pair, groups)
     ks = _sizes(pair, groups)
-    curves = _Curves()
+    records: list[dict[str, object]] = []
+    influences: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def measured(layer: int, estimator: str, variant: str, overlap: KNNOverlap, texts: np.ndarray) -> None:
+        """Record one layer; the interval is over the texts (n,) of its rows."""
+        per_row = overlap.jaccard_rows if estimator == "paper" else overlap.corrected_rows
+        weights = _weights(pair, texts)
+        influence = unc.mean_influence(per_row, texts, weights.shape[1])
+        value, (low, high) = per_row.mean(1), unc.interval(per_row.mean(1), influence, weights)
+        for i, k in enumerate(overlap.k):
+            names = ("knn", estimator, variant, k, layer)
+            # By chance the corrected overlap is 0; the Jaccard index has no simple chance level.
+            numbers = (value[i], low[i], high[i], 0.0 if estimator == "reference" else np.nan, np.nan)
+            more = {name: getattr(overlap, name)[i] for name in ("jaccard", "overlap", "chance", "corrected")}
+            records.append(dict(zip(COLUMNS, names + numbers, strict=True)) | more)
+            if (estimator, variant) == ("reference", ""):
+                influences[metric_id("knn", k=k)].append(influence[i])
+
     buffer = tile_buffer(pair.layer(0, tokens)[0])
     for layer in pair.picked:
         x, y = pair.layer(layer, tokens)
         both = overlaps(x, y, ks, "cosine", [np.arange(len(tokens)), groups], buffer=buffer)
         for estimator, overlap in zip(("paper", "reference"), both, strict=True):
-            curves.add(layer, estimator, "", overlap, groups, weights)
-    rows = Rows()
+            measured(layer, estimator, "", overlap, groups)
     if pair.detail == "full":
-        for layer, variant, overlap, numbers in _variants(pair, tokens, groups, ks):
-            curves.add(layer, "reference", variant, overlap, numbers, _weights(pair, numbers))
-    curves.into(rows)
+        for other, variant, overlap, texts in _variants(pair, tokens, groups, ks):
+            measured(other, "reference", variant, overlap, texts)
+    frame, order = pd.DataFrame(records), ["estimator", "variant", "layer", "k"]
+    rows = Rows([frame[COLUMNS]])
+    rows.influence = {name: np.stack(parts).astype(np.float32) for name, parts in influences.items()}
+    shown = frame[[*order, "jaccard", "overlap", "chance", "corrected"]]
+    rows.details["knn"] = shown.sort_values(order, ignore_index=True)
     if pair.labels is not None:
-        rows.details["knn_labels"] = _by_label(pair, tokens, both[1], layer, groups, weights)
+        rows.details["knn_labels"] = _by_label(pair, tokens, both[1], layer, groups)
     return rows
 
 
-def _weights(pair: Pair, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    return unc.resample_weights(int(groups.max()) + 1, pair.options.resamples, pair.options.seed)
+def _weights(pair: Pair, texts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return unc.resample_weights(int(texts.max()) + 1, pair.options.resamples, pair.options.seed)
 
 
 def _sizes(pair: Pair, groups: NDArray[np.int64]) -> tuple[int, ...]:
@@ -60,70 +80,18 @@ def _sizes(pair: Pair, groups: NDArray[np.int64]) -> tuple[int, ...]:
     return ks
 
 
-class _Curves:
-    """Overlaps of several layers, collected by estimator, variant and k."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, object]] = []
-        self.influences: dict[int, list[np.ndarray]] = {}
-
-    def add(
-        self,
-        layer: int,
-        estimator: str,
-        variant: str,
-        overlap: KNNOverlap,
-        groups: NDArray[np.int64],
-        weights: NDArray[np.float64],
-    ) -> None:
-        """Take one layer; the interval is over the texts (n,) that ``groups`` names."""
-        per_row = overlap.jaccard_rows if estimator == "paper" else overlap.corrected_rows
-        influence = unc.mean_influence(per_row, groups, weights.shape[1])
-        low, high = unc.interval(per_row.mean(1), influence, weights)
-        for i, k in enumerate(overlap.k):
-            self.records.append(
-                {"estimator": estimator, "variant": variant, "k": k, "layer": layer}
-                | {"value": per_row[i].mean(), "low": low[i], "high": high[i]}
-                | {name: getattr(overlap, name)[i] for name in ("jaccard", "overlap", "chance", "corrected")}
-            )
-            if (estimator, variant) == ("reference", ""):
-                self.influences.setdefault(k, []).append(influence[i])
-
-    def into(self, rows: Rows) -> None:
-        """Write the rows of the table and the detail `knn`."""
-        frame = pd.DataFrame(self.records)
-        for key, mine in frame.groupby(["estimator", "variant", "k"]):
-            estimator, variant, k = key
-            # By chance the corrected overlap is 0; the Jaccard index has no simple chance level.
-            rows.add(
-                "knn",
-                estimator,
-                mine["layer"].tolist(),
-                mine["value"].to_numpy(),
-                (mine["low"].to_numpy(), mine["high"].to_numpy()),
-                variant=variant,
-                k=k,
-                null=0.0 if estimator == "reference" else np.nan,
-                influence=np.stack(self.influences[k]) if (estimator, variant) == ("reference", "") else None,
-            )
-        order = ["estimator", "variant", "layer", "k"]
-        columns = [*order, "jaccard", "overlap", "chance", "corrected"]
-        rows.details["knn"] = frame[columns].sort_values(order, ignore_index=True)
-
-
 def _by_label(
     pair: Pair,
     tokens: NDArray[np.int64],
     overlap: KNNOverlap,
     layer: int,
     groups: NDArray[np.int64],
-    weights: NDArray[np.float64],
 ) -> pd.DataFrame:
     """Corrected overlap of the tokens of each label: layer, label, k, corrected, low, high, tokens."""
     given = np.asarray(pair.labels)
     if given.shape != pair.a.text_keys.shape:
         raise ValueError(f"labels has shape {given.shape}; one for each of the {len(pair.a.text_keys)} texts")
-    of_row = given[pair.a.text_ids[tokens]]
+    weights, of_row = _weights(pair, groups), given[pair.a.text_ids[tokens]]
     return pd.DataFrame(
         [
             (layer, label, k, *_conditional(overlap.corrected_rows[i], of_row == label, groups, weights))
