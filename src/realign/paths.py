@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from realign.errors import RealignError
+from realign.errors import RealignError, UsageError
 
 
 def root() -> Path:
@@ -35,6 +35,15 @@ def artifacts() -> Path:
 
 
 def resolve(location: str) -> Path:
-    """Resolve a location in a configuration: absolute as it is, relative against the root."""
-    path = Path(location).expanduser()
+    """Resolve a location in a configuration: absolute as it is, relative against the root.
+
+    Raises:
+        UsageError: for ``~NAME/...`` where there is no such user.
+    """
+    try:
+        path = Path(location).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"'{location}' begins with the home of a user that there is not: write it out"
+        ) from None
     return path if path.is_absolute() else root() / path

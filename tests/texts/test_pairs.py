@@ -161,7 +161,7 @@ def test_a_positive_of_the_same_query_in_another_row_is_no_negative(tmp_path: Pa
         ('{"query": "q", "positive": "p", "negatives": [null]}', "row 2: 'negatives' holds null"),
         ('{"query": "q", "positive": "p", "negatives": 7}', "row 2: 'negatives' holds int"),
         ('{"query": "\\ud800", "positive": "p", "negatives": []}', "row 2: 'query' holds half a character"),
-        ('{"query": "q", "positive": "p", "instruction": ["x"]}', "its instruction a text"),
+        ('{"query": "q", "positive": "p", "instruction": ["x"]}', "the same instruction, a text"),
         ("[1]", "every line must be a row"),
         ('{"query": "q"', "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),

@@ -1,8 +1,9 @@
-"""Landscape and trajectories: how models read the same text, against where their own texts go.
+"""A map of the base's hidden states, and what is measured on it: landscape and trajectories.
 
-A map is fitted once on the base's states of fixed texts. *Landscape*: base and tuned model read the same
-text; how far apart are their states? *Trajectories*: each model writes, the base reads what was written;
-where on the map do the written tokens lie? All states are those after the final norm, in causal mode.
+The map is fitted once, on the base's states of fixed texts. *Landscape*: base and tuned model read the same
+text, and the distance between their states is measured. *Trajectories*: each model writes, the base reads
+what was written, and the places of the written tokens are compared. All states are those after the final
+norm, in causal mode.
 """
 
 from __future__ import annotations

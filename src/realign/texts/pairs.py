@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hub:"
 FILE = "file:"
-# Short, because a laptop pays for every token of every query.
+# Kept short: every token of every query costs time on a laptop.
 INSTRUCTIONS = {
     "docs": "Find the description of the function",
     "code": "Find the code of the function",
@@ -60,9 +60,10 @@ class PairSet:
 
     def take(self, n: int | None, seed: int) -> PairSet:
         """Return ``n`` queries drawn by ``seed`` (all, reordered, if None or too many)."""
-        return self.rows(
-            sample(range(len(self)), n, lambda i: f"{self.queries[i]}\x1f{self.positives[i]}", seed)
-        )
+        keys = [
+            f"{query}\x1f{positive}" for query, positive in zip(self.queries, self.positives, strict=True)
+        ]
+        return self.rows(sample(range(len(self)), n, keys.__getitem__, seed))
 
     def rows(self, rows: Sequence[int]) -> PairSet:
         """Return some rows, in the order given."""
@@ -255,7 +256,7 @@ def _texts(name: str, number: int, column: str, row: Mapping[str, Any]) -> list[
         )
     if any("\ud800" <= c <= "\udfff" for t in texts for c in t):
         raise RealignError(
-            f"training set {name}, row {number}: '{column}' holds half a character (a lone surrogate): correct the text"
+            f"training set {name}, row {number}: '{column}' holds half a character (a surrogate)"
         )
     return list(texts)
 
@@ -296,10 +297,10 @@ def read(file: Path, hard_negatives: int) -> PairSet:
         raise RealignError(
             f"training set {file} cannot be read: line {number} is not JSON: {error}"
         ) from None
-    if not all(isinstance(row, dict) and isinstance(row.get("instruction", ""), str) for row in rows):
-        raise RealignError(f"training set {file}: every line must be a row, and its instruction a text")
-    instructions = {row.get("instruction", "") for row in rows}
-    if len(instructions) > 1:
-        raise RealignError(f"training set {file}: every line must be a row, all with the same instruction")
+    instructions = [row.get("instruction", "") if isinstance(row, dict) else None for row in rows]
+    if any(not isinstance(text, str) or text != instructions[0] for text in instructions):
+        raise RealignError(
+            f"training set {file}: every line must be a row, all with the same instruction, a text"
+        )
     entry = {"query": "query", "positive": "positive", "negatives": ["negatives"]}
-    return from_rows(file.stem, {**entry, "instruction": "".join(instructions)}, rows, hard_negatives)
+    return from_rows(file.stem, {**entry, "instruction": next(iter(instructions), "")}, rows, hard_negatives)

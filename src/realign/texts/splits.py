@@ -1,4 +1,4 @@
-"""Which side of the train/evaluation split a text is on, and seeded samples that survive small changes."""
+"""The train/evaluation split of texts, and seeded samples that stay nearly the same when a text is missing."""
 
 from __future__ import annotations
 

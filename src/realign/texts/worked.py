@@ -155,7 +155,7 @@ WORKED: dict[str, Callable[[Entry], str]] = {
 }
 POOL = {"gsm_symbolic": 2400}
 POOL_PER_TASK = 300
-# How to write the answer down is no part of the problem.
+# Instructions on the format of the answer, which are removed from the problem.
 FORMATTING = re.compile(
     r"(Give (only )?the .*|Return only .*|Provide only .*|Write the factors.*|If the target base.*?\n|"
     r"Your task is to [^\n]*\n+(Now, )?|\bNow, )",

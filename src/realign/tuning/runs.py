@@ -207,16 +207,9 @@ def tune(
 ) -> dict[int, Path]:
     """Run a trainer, from its last checkpoint if there is one, and return the adapter directories by step.
 
-    Args:
-        base: a root backbone.
-        settings: of the method.
-        out: directory of the run, see :func:`realign.tuning.rlvr.run`.
-        make_trainer: builds the method's trainer.
-        columns: names in log.csv with the trainer's names.
-        local: directory of the materialised base.
-        compute: device and dtype; chosen for this hardware if None.
-        evaluation: how base and adapters are measured for the model cards; None leaves that out.
-        start: an adapter to go on from.
+    Arguments and files are those of :func:`realign.tuning.rlvr.run`; further ``make_trainer`` builds the
+    method's trainer, ``columns`` maps names in log.csv to the trainer's, and ``start`` is an adapter to go
+    on from.
     """
     compute = compute or hardware.resolve()
     saved = _train(base, settings, out, make_trainer, columns, local, compute, start)
