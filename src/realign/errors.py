@@ -51,6 +51,7 @@ _FULL_DISK = (
     "StorageFull",
     "PytorchStreamWriter failed writing",
     ". unexpected pos ",
+    "iostream error",
 )
 
 
