@@ -11,7 +11,8 @@ import pytest
 
 from realign.errors import RealignError, UsageError
 from realign.study import Graph, Node, launch
-from realign.study.store import Request, Store
+from realign.study.artifact import Request
+from realign.study.store import Store
 
 
 class FakeStudy:

@@ -13,7 +13,8 @@ import pytest
 from realign import paths
 from realign.errors import RealignError, UsageError
 from realign.study import Graph, Node, verify
-from realign.study.store import Request, Store
+from realign.study.artifact import Request
+from realign.study.store import Store
 from realign.study.verification import largest_difference
 
 

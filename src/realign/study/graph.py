@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from realign.study.store import Artifact, Build, Request, Store
+from realign.errors import RealignError
+from realign.study.artifact import Artifact, Request
+from realign.study.store import Build, Store
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,29 @@ class Node:
 
 
 class Graph:
-    """Runs nodes against a store and remembers what was read."""
+    """Runs nodes against a store and remembers what was read.
+
+    Attributes:
+        compute: whether a missing result is computed; False makes it an error.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.compute = True
         self._read: dict[str, Artifact] = {}
 
     def run(self, node: Node) -> Artifact:
-        """Return a node's artifact, computing what is missing below it first."""
+        """Return a node's artifact, computing what is missing below it first.
+
+        Raises:
+            RealignError: it is missing, and ``compute`` is off.
+        """
         key = node.request.key
         if key not in self._read:
             artifact = self.store.find(node.request)
             if artifact is None:
+                if not self.compute:
+                    raise RealignError(f"{node.label} is not in the store: run 'realign book' to compute it")
                 for need in node.needs:
                     self.run(need)
                 artifact = self.store.get(node.request, node.build)

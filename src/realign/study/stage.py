@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from realign import texts
+from realign.study.artifact import Request
 from realign.study.graph import Node
-from realign.study.store import Request
 
 if TYPE_CHECKING:
     from realign.study import Study

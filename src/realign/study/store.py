@@ -1,17 +1,10 @@
-"""Content-addressed artifact store: what was asked for names the result, wherever it was computed.
-
-An artifact is a directory ``<root>/<stage>/<slug>-<key12>/`` with its files and ``manifest.json``.
-It is built in a temporary directory and renamed, under a lock per key, so a kill leaves nothing
-half-written and two processes compute once. Every file's digest stands in the manifest; a damaged
-artifact is set aside (never used, never deleted) and built again. A second, read-only layer
-(data/results) holds published artifacts under the same keys.
-"""
+"""Artifacts by key in two layers: made once, whole or not at all, and set aside when damaged."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -19,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -27,72 +19,24 @@ from typing import Any
 
 from filelock import FileLock
 
-from realign.errors import RealignError, is_full_disk
+from realign.errors import RealignError, UsageError, is_full_disk
 from realign.hardware import peak_memory_gib
-from realign.models.sources import sha256
+from realign.study.artifact import (
+    MANIFEST,
+    Artifact,
+    Request,
+    canonical,
+    check,
+    inventory,
+    read_manifest,
+    write_manifest,
+)
 
-MANIFEST = "manifest.json"
 RECORDED = ("torch", "transformers", "sentence-transformers", "peft", "trl", "mteb", "numpy", "realign")
 
 
 Build = Callable[[Path], dict[str, Any] | None]
 """Writes the files of an artifact into a folder; returns what was used (device, dtype, seed, ...)."""
-
-
-def canonical(value: Any) -> str:
-    """Return canonical JSON: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, tuple | set | frozenset):
-        return sorted(value) if isinstance(value, set | frozenset) else list(value)
-    raise TypeError(f"{type(value).__name__} cannot be part of a key")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for. ``config`` and ``inputs`` must be JSON; equal requests have equal keys."""
-
-    stage: str
-    version: int
-    slug: str
-    config: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
-    outside: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Sha256 over stage, stage version, config, input keys and outside digests."""
-        parts = {
-            "stage": self.stage,
-            "version": self.version,
-            "config": self.config,
-            "inputs": self.inputs,
-            "outside": self.outside,
-        }
-        return hashlib.sha256(canonical(parts).encode()).hexdigest()
-
-    @property
-    def folder(self) -> Path:
-        """Place of the artifact relative to a layer's root."""
-        return Path(self.stage) / f"{self.slug}-{self.key[:12]}"
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A finished, verified artifact: its directory, manifest and layer ('local' or 'published')."""
-
-    path: Path
-    manifest: dict[str, Any]
-    layer: str
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files."""
-        return sum(f["bytes"] for f in self.manifest["files"].values())
 
 
 @lru_cache(maxsize=1)
@@ -124,11 +68,19 @@ def recorded_versions() -> dict[str, str]:
 
 
 class Store:
-    """Two layers of artifacts: ``root`` (read and written) and ``published`` (read only)."""
+    """Two layers of artifacts: ``root`` (read and written) and ``published`` (read only).
+
+    Raises:
+        UsageError: ``root`` lies in ``published``.
+    """
 
     def __init__(self, root: Path, published: Path | None = None) -> None:
         self.root = root
         self.published = published
+        if published is not None:
+            place, top = (Path(os.path.realpath(each)) for each in (root, published))
+            if place == top or top in place.parents:
+                raise UsageError(f"the store {root} lies in the published results, which are read only")
         self._verified: dict[Path, dict[str, Any]] = {}
 
     def find(self, request: Request) -> Artifact | None:
@@ -137,21 +89,19 @@ class Store:
         A damaged local artifact is moved aside to ``<folder>.damaged-<n>``; a damaged published one
         is reported and passed over.
         """
-        for layer, base in (("local", self.root), ("published", self.published)):
-            if base is None:
-                continue
-            path = base / request.folder
-            if not path.is_dir():
-                continue
-            damage = self.damage(path, request.key)
-            if damage is None:
-                return Artifact(path, self._verified[path], layer)
-            if layer == "local":
-                aside = self.set_aside(path)
-                print(f"realign: {path} is damaged ({damage}); moved to {aside.name}", file=sys.stderr)
-            else:
-                print(f"realign: published {path} is damaged ({damage}); passed over", file=sys.stderr)
-        return None
+        path = self.root / request.folder
+        if os.path.lexists(path):
+            if self.damage(path, request.key) is None:
+                return Artifact(path, self._verified[path], "local")
+            with self._locked(request):
+                if artifact := self._sound(request):
+                    return artifact
+        if self.published is None or not (path := self.published / request.folder).is_dir():
+            return None
+        if damage := self.damage(path, request.key):
+            print(f"realign: published {path} is damaged ({damage}); passed over", file=sys.stderr)
+            return None
+        return Artifact(path, self._verified[path], "published")
 
     def get(self, request: Request, build: Build) -> Artifact:
         """Return the artifact of a request, building it once if it is not there.
@@ -166,13 +116,41 @@ class Store:
         """
         if artifact := self.find(request):
             return artifact
-        with _disk_errors(self.root):
-            locks = self.root / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            with FileLock(locks / f"{request.key}.lock"):
-                if artifact := self.find(request):  # another process built it while we waited
-                    return artifact
-                return self._build(request, build)
+        with self._locked(request):
+            return self._sound(request) or self._build(request, build)
+
+    def retry(self, request: Request, failed: Callable[[Artifact], bool]) -> None:
+        """Set a local artifact aside if it is one of a failure; of several processes only one does it."""
+        known = self.find(request)
+        if known is None or known.layer != "local" or not failed(known):
+            return
+        with self._locked(request):
+            again = self._sound(request)  # another process may have set it aside and made a good one
+            if again is not None and failed(again):
+                self._set_aside(again.path)
+
+    @contextmanager
+    def _locked(self, request: Request) -> Iterator[None]:
+        """Hold the lock of a key: whoever builds an artifact or moves one away does it alone."""
+        with _disk_errors(self.root), self._lock(request.key):
+            yield
+
+    def _lock(self, name: str) -> FileLock:
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{name}.lock")
+
+    def _sound(self, request: Request) -> Artifact | None:
+        """Return the local artifact, looked at again under the lock; a damaged one is set aside."""
+        path = self.root / request.folder
+        self._verified.pop(path, None)
+        if not os.path.lexists(path):
+            return None
+        if damage := self.damage(path, request.key):
+            aside = self._set_aside(path)
+            print(f"realign: {path} is damaged ({damage}); moved to {aside.name}", file=sys.stderr)
+            return None
+        return Artifact(path, self._verified[path], "local")
 
     def work(self, request: Request) -> Path:
         """Return a directory that survives a kill, for a stage that can resume; removed on success."""
@@ -186,6 +164,9 @@ class Store:
         temporary = self.root / ".tmp" / f"{request.stage}-{request.key[:12]}"
         shutil.rmtree(temporary, ignore_errors=True)  # what a kill left; the lock is ours
         temporary.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work
+        if temporary.stat().st_dev != target.parent.stat().st_dev:
+            raise RealignError(f"{target.parent} must lie on the same disk as {self.root}")
         started, clock = time.time(), time.perf_counter()
         try:
             used = build(temporary) or {}
@@ -203,11 +184,9 @@ class Store:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
                 "wall_seconds": round(time.perf_counter() - clock, 2),
                 "peak_memory_gib": peak_memory_gib(),
-                "files": _inventory(temporary),
+                "files": inventory(temporary),
             }
-            text = json.dumps(manifest, indent=1, sort_keys=True, default=_plain) + "\n"
-            (temporary / MANIFEST).write_text(text, encoding="utf-8")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            manifest = write_manifest(temporary, manifest)
             temporary.rename(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -221,31 +200,22 @@ class Store:
         if path in self._verified:
             return None
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            if manifest["key"] != key:
-                return "its manifest belongs to another request"
-            for name, facts in manifest["files"].items():
-                file = path / name
-                if not file.is_file():
-                    return f"{name} is missing"
-                if file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
-                    return f"{name} does not match its digest"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"its manifest cannot be read: {error}"
-        self._verified[path] = manifest
+            self._verified[path] = check(path, key)
+        except (OSError, ValueError, TypeError) as error:
+            return str(error)
         return None
 
-    def set_aside(self, path: Path) -> Path:
+    def _set_aside(self, path: Path) -> Path:
         """Move a local artifact to ``<folder>.damaged-<n>``, where it is not found again."""
         number = 1
-        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
             number += 1
-        with _disk_errors(self.root):
-            path.rename(aside)
+        path.rename(aside)
+        self._verified.pop(path, None)
         return aside
 
     def listing(self) -> Iterator[Artifact]:
-        """Yield every artifact of both layers, unverified, in a stable order."""
+        """Yield every artifact of both layers, unverified, in a stable order; a broken manifest is reported."""
         for layer, base in (("local", self.root), ("published", self.published)):
             if base is None or not base.is_dir():
                 continue
@@ -253,26 +223,33 @@ class Store:
                 if ".damaged-" in file.parent.name or file.parts[-3].startswith("."):
                     continue
                 try:
-                    yield Artifact(file.parent, json.loads(file.read_text(encoding="utf-8")), layer)
-                except (OSError, ValueError):
-                    continue
+                    yield Artifact(file.parent, read_manifest(file.parent), layer)
+                except ValueError as error:
+                    print(f"realign: {file.parent} is damaged ({error})", file=sys.stderr)
 
     def publish(self, artifact: Artifact, destination: Path) -> Path:
-        """Copy an artifact into a published layer, whole or not at all; return its new place."""
-        target = destination / artifact.path.parent.name / artifact.path.name
-        if target.exists():
-            return target
-        temporary = target.with_name(target.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        with _disk_errors(destination):
-            shutil.copytree(artifact.path, temporary)
-            temporary.rename(target)
+        """Copy an artifact into a published layer, whole or not at all; return its new place.
+
+        One that is there and damaged is replaced.
+        """
+        target, key = destination / artifact.path.parent.name / artifact.path.name, artifact.manifest["key"]
+        scratch = destination / ".tmp"
+        with _disk_errors(destination), self._lock("publish"):
+            self._verified.pop(target, None)
+            if os.path.lexists(target) and self.damage(target, key) is None:
+                return target
+            shutil.rmtree(scratch, ignore_errors=True)
+            copy, old = scratch / "new", scratch / "old"
+            shutil.copytree(artifact.path, copy)
+            self._verified.pop(copy, None)
+            if damage := self.damage(copy, key):  # since it was looked up
+                raise RealignError(f"{artifact.path} is damaged ({damage}): run the same command again")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target):
+                target.rename(old)
+            copy.rename(target)
+            shutil.rmtree(scratch, ignore_errors=True)
         return target
-
-
-def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
 
 
 @contextmanager
@@ -288,7 +265,7 @@ def _disk_errors(place: Path) -> Iterator[None]:
                 f"the disk that holds {place} is full: free some space, or set REALIGN_STORE to another disk"
             ) from error
         refused = isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
-        if isinstance(error, OSError) and (refused or error.errno == errno.EROFS):
+        if isinstance(error, OSError) and (refused or error.errno in (errno.EROFS, errno.ELOOP)):
             raise RealignError(
                 f"the store {place} cannot be written ({error.strerror}): "
                 "set REALIGN_STORE to a directory you own"

@@ -12,10 +12,10 @@ import pandas as pd
 from realign import hardware
 from realign.evaluation import suites, yardstick
 from realign.evaluation.specs import BM25_TYPES
+from realign.study.artifact import Artifact
 from realign.study.graph import Node
 from realign.study.stage import Stage
 from realign.study.stages.subjects import Subject, Subjects
-from realign.study.store import Artifact
 
 if TYPE_CHECKING:
     from mteb.models.models_protocols import MTEBModels
@@ -98,9 +98,7 @@ class Evaluate(Stage):
         frames = []
         for task in suites.task_names(suite):
             node = self.node(suite, task, subject)
-            known = self.graph.store.find(node.request)
-            if known is not None and known.layer == "local" and known.manifest["used"].get("failed"):
-                self.graph.store.set_aside(known.path)
+            self.graph.store.retry(node.request, lambda known: bool(known.manifest["used"].get("failed")))
             frames.append(_scores(self.graph.run(node)))
         return pd.concat(frames, ignore_index=True)
 

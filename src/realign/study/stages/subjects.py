@@ -13,9 +13,9 @@ from realign import hardware
 from realign.errors import RealignError
 from realign.evaluation import instructions, yardstick
 from realign.models import sources
+from realign.study.artifact import canonical
 from realign.study.graph import Node
 from realign.study.models import Model
-from realign.study.store import canonical
 
 if TYPE_CHECKING:
     from mteb.models.models_protocols import MTEBModels
