@@ -49,8 +49,8 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 16
 
 def natural_texts(n: int) -> list[str]:
     """Summaries, descriptions and sources as they come: a long-tailed distribution of lengths."""
-    found = sample(corpus.functions(), n, key=lambda f: f.source, seed=0)
-    return [(f.summary, f.description or f.summary, f.source)[i % 3] for i, f in enumerate(found)]
+    functions = sample(corpus.functions(), n, key=lambda f: f.source, seed=0)
+    return [(f.summary, f.description or f.summary, f.source)[i % 3] for i, f in enumerate(functions)]
 
 
 def load(source: str | Path, device: str) -> tuple[Any, Any]:

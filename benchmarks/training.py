@@ -141,9 +141,9 @@ def child(args: argparse.Namespace, which: str, batch: int, tokens: int) -> dict
     command += ["--chunk-tokens", str(args.chunk_tokens), "--dtype", args.dtype, "--device", args.device]
     command += ["--backbone", args.backbone, "--repeats", str(args.repeats)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{which}, batch {batch}, up to {tokens} tokens: {found}", file=sys.stderr, flush=True)
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{which}, batch {batch}, up to {tokens} tokens: {measured}", file=sys.stderr, flush=True)
+    return measured
 
 
 def memory(args: argparse.Namespace, machine: Any) -> None:
@@ -153,7 +153,7 @@ def memory(args: argparse.Namespace, machine: Any) -> None:
         sys.exit(f"{SMALL} queries do not fill a pass of {args.chunk_tokens} tokens: raise --tokens")
     large = child(args, "ours", LARGE, args.tokens)
     growth = large["memory_gib"] / small["memory_gib"]
-    found = {
+    measured = {
         "work": f"peak memory of a step, batch {LARGE}, {args.backbone}, texts up to {args.tokens} tokens, "
         f"{args.dtype}",
         "ours": round(large["memory_gib"], 2),
@@ -166,7 +166,7 @@ def memory(args: argparse.Namespace, machine: Any) -> None:
         "growth_target": GROWTH,
         "machine": machine,
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(measured), flush=True)
 
 
 def main() -> None:
@@ -196,16 +196,16 @@ def main() -> None:
     ours, peer = (child(args, which, args.batch, args.tokens) for which in ("ours", "peer"))
 
     def line(work: str, a: float, b: float, name: str, unit: str, target: float, ratio: float) -> None:
-        found = {"work": f"{work}, {what}", "ours": round(a, 2), "peer": round(b, 2), "peer_name": name}
-        found |= {"unit": unit, "ratio": round(ratio, 2), "target": target, "machine": machine}
+        measured = {"work": f"{work}, {what}", "ours": round(a, 2), "peer": round(b, 2), "peer_name": name}
+        measured |= {"unit": unit, "ratio": round(ratio, 2), "target": target, "machine": machine}
         if args.peak_tflops and unit != "GiB":
-            found["mfu"] = round(ours["flops"] / 1e12 / args.peak_tflops, 3)
-        print(json.dumps(found), flush=True)
+            measured["mfu"] = round(ours["flops"] / 1e12 / args.peak_tflops, 3)
+        print(json.dumps(measured), flush=True)
 
-    rates = [found["tokens"] / found["seconds"] for found in (ours, peer)]
+    rates = [measured["tokens"] / measured["seconds"] for measured in (ours, peer)]
     target = 2.5 if args.device == "cpu" else 1.5
     line("contrastive step", *rates, PEER, "non-padding tokens/s", target, rates[0] / rates[1])
-    peaks = [found["memory_gib"] for found in (ours, peer)]
+    peaks = [measured["memory_gib"] for measured in (ours, peer)]
     line("peak memory of a step", *peaks, PEER, "GiB", 1.0, peaks[1] / peaks[0])
 
 

@@ -17,7 +17,7 @@ def test_bm25_is_the_lucene_formula():
     texts = ["red fox runs", "the red red car", "a slow turtle"]
     model = BM25()
     model.index(Dataset.from_dict({"id": ["a", "b", "c"], "text": texts}))
-    found = model.search(Dataset.from_dict({"id": ["q"], "text": ["Red fox"]}), top_k=3)["q"]
+    ranking = model.search(Dataset.from_dict({"id": ["q"], "text": ["Red fox"]}), top_k=3)["q"]
     lengths = [len(t.split()) for t in texts]
     mean = sum(lengths) / 3
 
@@ -28,17 +28,17 @@ def test_bm25_is_the_lucene_formula():
         return idf * frequency / (frequency + 1.5 * (1 - 0.75 + 0.75 * lengths[i] / mean))
 
     for i, name in enumerate("abc"):
-        assert found[name] == pytest.approx(weight("red", i) + weight("fox", i), rel=1e-5)
+        assert ranking[name] == pytest.approx(weight("red", i) + weight("fox", i), rel=1e-5)
 
 
 def test_bm25_ranks_candidates_only_and_takes_queries_without_known_words():
     model = BM25()
     model.index(Dataset.from_dict({"id": ["a", "b", "c"], "text": ["x y", "y", "x"]}))
     queries = Dataset.from_dict({"id": ["q", "r"], "text": ["x", "unknown"]})
-    found = model.search(queries, top_k=10, top_ranked={"q": ["b", "c"], "r": ["a"]})
-    assert set(found["q"]) == {"b", "c"}
-    assert found["q"]["c"] > found["q"]["b"] == 0
-    assert found["r"] == {"a": 0.0}
+    ranking = model.search(queries, top_k=10, top_ranked={"q": ["b", "c"], "r": ["a"]})
+    assert set(ranking["q"]) == {"b", "c"}
+    assert ranking["q"]["c"] > ranking["q"]["b"] == 0
+    assert ranking["r"] == {"a": 0.0}
 
 
 def test_identifiers_are_split_into_words():

@@ -49,12 +49,12 @@ def encoder(tiny: Embedder) -> Any:
 
 def smoke_tasks() -> list[Any]:
     """One smoke task of every type (two with restricted rankings)."""
-    found = {t.metadata.name: t for s in ("multilingual", "code") for t in suites.load(f"smoke-{s}")}
+    by_name = {t.metadata.name: t for s in ("multilingual", "code") for t in suites.load(f"smoke-{s}")}
     names = (
         "CLDRBitextMining", "CLDRKindClassification", "CLDROfficialLanguages", "LibraryDocsClustering",
         "SphinxTranslationPairs", "CLDRCurrencyRetrieval", "LibraryDocsReranking", "CrossLibraryCodeRetrieval",
     )  # fmt: skip
-    return [found[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def mock_tasks() -> list[Any]:
@@ -97,9 +97,9 @@ def test_a_result_does_not_depend_on_what_ran_before(encoder):
 
 
 def test_texts_that_two_tasks_share_are_read_once(encoder):
-    found = {t.metadata.name: t for t in suites.load("smoke-multilingual")}
+    by_name = {t.metadata.name: t for t in suites.load("smoke-multilingual")}
     first, second = (
-        run.evaluate_task(encoder, found[name]).manifest
+        run.evaluate_task(encoder, by_name[name]).manifest
         for name in ("SphinxBitextMining", "SphinxTranslationPairs")
     )
     assert first["texts"] > 0

@@ -177,8 +177,8 @@ def test_a_prepared_model_has_the_gradients_of_the_plain_one(kind: str) -> None:
         assert not ours[name].is_sparse
         torch.testing.assert_close(exact[name], true, rtol=1e-5, atol=1e-6)
 
-    def error(found: dict[str, torch.Tensor]) -> float:
-        return math.sqrt(sum(float((found[n] - plain[n]).square().sum()) for n in plain))
+    def error(gradient: dict[str, torch.Tensor]) -> float:
+        return math.sqrt(sum(float((gradient[n] - plain[n]).square().sum()) for n in plain))
 
     scale = math.sqrt(sum(float(g.square().sum()) for g in plain.values()))
     assert error(ours) < 1.5 * error(rounded)

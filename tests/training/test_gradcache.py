@@ -153,11 +153,11 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_cached_equals_plain_in_loss_and_every_gradient(settings: LossSettings, dtype: torch.dtype) -> None:
     model, batch = tiny(dtype), make_batch()
-    result, found = cached(model, batch, settings)
+    result, ours = cached(model, batch, settings)
     loss, expected = plain(model, batch, settings)
     assert result.chunks > 3
     assert result.loss == pytest.approx(loss, abs=TIGHT[dtype])
-    assert difference(found, expected) < TIGHT[dtype]
+    assert difference(ours, expected) < TIGHT[dtype]
 
 
 @pytest.mark.parametrize("dtype", TIGHT)
@@ -168,10 +168,10 @@ def test_the_chunking_never_matters(
 ) -> None:
     model, batch = tiny(dtype), make_batch(negatives, repeats=False)
     settings = LossSettings(temperature=0.1)
-    result, found = cached(model, batch, settings, chunk_tokens)
+    result, ours = cached(model, batch, settings, chunk_tokens)
     loss, expected = plain(model, batch, settings)
     assert result.loss == pytest.approx(loss, abs=TIGHT[dtype])
-    assert difference(found, expected) < TIGHT[dtype]
+    assert difference(ours, expected) < TIGHT[dtype]
     assert result.passes == (1 if chunk_tokens == 10_000 else 2)
 
 
@@ -179,7 +179,7 @@ def test_the_comparison_can_fail() -> None:
     # guard: one candidate fewer, another temperature, an instruction that is pooled: all are seen
     model, batch = tiny(), make_batch()
     settings = LossSettings(temperature=0.1)
-    _, found = cached(model, batch, settings)
+    _, ours = cached(model, batch, settings)
     fewer = TrainingBatch(
         batch.name, batch.ids, batch.skip, batch.queries, batch.candidates[:-2], batch.content
     )
@@ -187,11 +187,11 @@ def test_the_comparison_can_fail() -> None:
         batch.name, batch.ids, [0] * len(batch.ids), batch.queries, batch.candidates, batch.content
     )
     for other in (plain(model, fewer, settings), plain(model, pooled, settings)):
-        assert difference(found, other[1]) > 1e-3
-    assert difference(found, plain(model, batch, LossSettings(temperature=0.11))[1]) > 1e-3
+        assert difference(ours, other[1]) > 1e-3
+    assert difference(ours, plain(model, batch, LossSettings(temperature=0.11))[1]) > 1e-3
     # and so is an error of a hundredth of a percent in one tensor
-    wrong = {**found, "norm.weight": found["norm.weight"] * 1.0001}
-    assert difference(wrong, found) > 5 * TIGHT[torch.float32]
+    wrong = {**ours, "norm.weight": ours["norm.weight"] * 1.0001}
+    assert difference(wrong, ours) > 5 * TIGHT[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", TIGHT)
@@ -200,7 +200,7 @@ def test_one_pass_and_two_passes_agree_under_dropout_because_it_is_replayed(dtyp
     model, batch = tiny(dtype, dropout=0.3), make_batch()
     settings = LossSettings(temperature=0.1)
     torch.manual_seed(5)
-    result, found = cached(model, batch, settings, 40)
+    result, ours = cached(model, batch, settings, 40)
     torch.manual_seed(5)
     model.zero_grad()
     lengths = [len(row) for row in batch.ids]
@@ -215,9 +215,9 @@ def test_one_pass_and_two_passes_agree_under_dropout_because_it_is_replayed(dtyp
     loss = reference_loss(vectors, batch, settings)
     loss.backward()
     assert result.loss == pytest.approx(float(loss.detach()), abs=TIGHT[dtype])
-    assert difference(found, gradients(model)) < TIGHT[dtype]
+    assert difference(ours, gradients(model)) < TIGHT[dtype]
     torch.manual_seed(6)
-    assert difference(cached(model, batch, settings, 40)[1], found) > 1e-3
+    assert difference(cached(model, batch, settings, 40)[1], ours) > 1e-3
 
 
 def test_the_random_state_goes_on_as_after_one_pass() -> None:
@@ -247,11 +247,11 @@ def test_cached_equals_plain_with_adapters_and_gradient_checkpointing(
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batch, settings = make_batch(), LossSettings(temperature=0.1)
-    result, found = cached(model, batch, settings)
+    result, ours = cached(model, batch, settings)
     loss, expected = plain(model, batch, settings)
-    assert all("lora" in name for name in found) == (change == "lora")
+    assert all("lora" in name for name in ours) == (change == "lora")
     assert result.loss == pytest.approx(loss, abs=TIGHT[dtype])
-    assert difference(found, expected) < TIGHT[dtype]
+    assert difference(ours, expected) < TIGHT[dtype]
 
 
 def test_autocast_of_the_first_pass_does_not_take_gradients_away() -> None:
@@ -265,9 +265,9 @@ def test_autocast_of_the_first_pass_does_not_take_gradients_away() -> None:
     for chunk_tokens in (40, 10_000):
         model.zero_grad()
         gradcache.backward(model, batch, settings, chunk_tokens=chunk_tokens, autocast=autocast)
-        found = gradients(model)
-        assert found.keys() == exact.keys()
-        total = torch.cat([g.flatten() for g in found.values()])
+        ours = gradients(model)
+        assert ours.keys() == exact.keys()
+        total = torch.cat([g.flatten() for g in ours.values()])
         wanted = torch.cat([g.flatten() for g in exact.values()])
         assert float(torch.cosine_similarity(total, wanted, dim=0)) > 0.98
 
@@ -322,12 +322,12 @@ def test_a_batch_that_fits_is_done_in_one_pass_of_several_groups(monkeypatch) ->
     monkeypatch.setattr(gradcache, "BUSY", 8)
     model, batch = tiny(), make_batch()
     settings = LossSettings(temperature=0.1)
-    result, found = cached(model, batch, settings, 10_000)
+    result, ours = cached(model, batch, settings, 10_000)
     loss, expected = plain(model, batch, settings)
     assert (result.passes, result.chunks > 2) == (1, True)
     assert result.padded_tokens < 1.3 * batch.tokens
     assert result.loss == pytest.approx(loss, abs=1e-10)
-    assert difference(found, expected) < 1e-10
+    assert difference(ours, expected) < 1e-10
 
 
 def _shared_models() -> dict[str, torch.nn.Module]:
@@ -344,7 +344,7 @@ def _process(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     settings = LossSettings(temperature=0.1, symmetric=True)
-    found: dict[Any, Any] = {}
+    ours: dict[Any, Any] = {}
     for way in ("ddp", "fsdp"):
         for kind, model in _shared_models().items():
             if way == "ddp":
@@ -355,27 +355,27 @@ def _process(rank: int, world: int, folder: str) -> None:
             result = gradcache.backward(wrapped, make_batch(), settings, chunk_tokens=40, distributed=True)
             held = sum(p.to_local().numel() if way == "fsdp" else p.numel() for p in model.parameters())
             grads = {name: sharding.whole(g) for name, g in gradients(model).items()}
-            found[kind, way] = (result.loss, result.tokens, held, grads)
+            ours[kind, way] = (result.loss, result.tokens, held, grads)
     # bfloat16 passes over float32 weights, as the trainer makes them
     half = tiny(torch.float32)
     sharding.shard(half, torch.device("cpu"))
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, cache_enabled=False)
     soft = LossSettings(temperature=0.5)
     gradcache.backward(half, make_batch(), soft, chunk_tokens=40, autocast=autocast, distributed=True)
-    found["bfloat16"] = {name: sharding.whole(g) for name, g in gradients(half).items()}
-    torch.save(found, f"{folder}/{rank}.pt")
+    ours["bfloat16"] = {name: sharding.whole(g) for name, g in gradients(half).items()}
+    torch.save(ours, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_give_the_gradients_of_one_whether_weights_are_shared_out_or_not(tmp_path) -> None:
     torch.multiprocessing.spawn(_process, (2, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ours = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     batch = make_batch()
     for kind, model in _shared_models().items():
         result, expected = cached(model, batch, LossSettings(temperature=0.1, symmetric=True))
         size = sum(p.numel() for p in model.parameters())
         for way in ("ddp", "fsdp"):
-            results = [one[kind, way] for one in found]
+            results = [one[kind, way] for one in ours]
             assert sum(tokens for _, tokens, *_ in results) == batch.tokens  # the work is shared
             held = [rank_held for _, _, rank_held, _ in results]
             assert sum(held) == (size if way == "fsdp" else 2 * size)  # and so are the weights
@@ -384,7 +384,7 @@ def test_two_processes_give_the_gradients_of_one_whether_weights_are_shared_out_
                 assert loss == pytest.approx(result.loss, abs=1e-10)
             assert difference(results[0][3], expected) < 1e-10
     _, exact = cached(tiny(torch.float32), batch, LossSettings(temperature=0.5))
-    half = found[0]["bfloat16"]
+    half = ours[0]["bfloat16"]
     assert half.keys() == exact.keys()
     vectors = [torch.cat([grads[name].flatten() for name in exact]) for grads in (half, exact)]
     assert float(torch.cosine_similarity(*vectors, dim=0)) > 0.98

@@ -40,7 +40,7 @@ def real() -> pairs.PairSet:
 
 
 def test_negatives_are_the_nearest_below_the_margin_and_never_an_answer(miner, real) -> None:
-    found, report = mining.mine(real, miner, first=10)
+    mined, report = mining.mine(real, miner, first=10)
     prompt = query_prefix(real.instruction)
     asked = miner.encode(real.queries, prompt=prompt, normalize_embeddings=True)
     passages = list({normalise(p): p for p in reversed(real.positives)}.values())
@@ -58,7 +58,7 @@ def test_negatives_are_the_nearest_below_the_margin_and_never_an_answer(miner, r
         # the library makes room for as many positives as any query has
         near = [i for i in np.argsort(-scores)[: 10 + most] if i not in own]
         expected = [passages[i] for i in near if scores[i] <= positive - 0.05 * abs(positive)][:3]
-        assert {normalise(n) for n in found.negatives[row]} == {normalise(e) for e in expected}
+        assert {normalise(n) for n in mined.negatives[row]} == {normalise(e) for e in expected}
         margins += [
             scores[place[normalise(real.positives[row])]] - scores[place[normalise(e)]] for e in expected
         ]
@@ -67,9 +67,9 @@ def test_negatives_are_the_nearest_below_the_margin_and_never_an_answer(miner, r
 
 
 def test_the_report_counts_what_is_missing_and_says_what_was_done(miner, real) -> None:
-    found, report = mining.mine(real, miner, first=10, relative_margin=0.02)
-    counts = [len(row) for row in found.negatives]
-    assert (report.queries, len(found)) == (61, 61)
+    mined, report = mining.mine(real, miner, first=10, relative_margin=0.02)
+    counts = [len(row) for row in mined.negatives]
+    assert (report.queries, len(mined)) == (61, 61)
     assert report.full == sum(c == 3 for c in counts)
     assert report.short == sum(0 < c < 3 for c in counts)
     assert report.none == sum(c == 0 for c in counts)
@@ -99,7 +99,7 @@ def test_the_command_writes_a_set_that_a_recipe_can_name(miner, tmp_path: Path, 
         cli.main()
     assert stop.value.code == 0
     assert '"queries": 20' in capsys.readouterr().out
-    found = pairs.load(f"file:{out}", hard_negatives=3)
-    assert (len(found), found.instruction) == (20, pairs.INSTRUCTIONS["messages"])
-    assert sum(map(len, found.negatives)) > 0
+    mined = pairs.load(f"file:{out}", hard_negatives=3)
+    assert (len(mined), mined.instruction) == (20, pairs.INSTRUCTIONS["messages"])
+    assert sum(map(len, mined.negatives)) > 0
     assert pairs.load(f"file:{out}", hard_negatives=0).negatives == [[]] * 20
