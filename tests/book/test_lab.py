@@ -37,6 +37,8 @@ def test_saving_in_jupyterlab_leaves_the_file_as_it_was(chapter: Chapter, start:
     manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(tmp_path / start))
     place = file.relative_to(tmp_path / start).as_posix()
     model = manager.get(place, type="notebook")
+    assert "formats" not in model["content"]["metadata"]["jupytext"], "paired with another file"
+    assert model["content"]["metadata"]["jupytext"]["text_representation"]["format_name"] == "percent"
     model["content"]["metadata"] |= {"kernelspec": KERNEL, "language_info": LANGUAGE}
     for cell in model["content"]["cells"]:
         cell["metadata"] |= {

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from realign import paths
 from realign.book import markdown, pages
 from realign.book.chapters import CHAPTERS
 from realign.display.format import Text
 from realign.evaluation import suites
 from realign.findings import claims
+from realign.hrsa.metrics import METRICS
 
 SCRIPT = "<script>alert(1)</script>"
 NASTY = [
@@ -80,6 +82,22 @@ def test_no_page_lets_markup_of_a_profile_or_a_claim_through() -> None:
         assert html.escape(SCRIPT) in rendered(page)
 
 
+def test_the_methods_page_has_every_metric_that_sees_something_of_its_own() -> None:
+    page = pages.metrics_markdown()
+    for metric in METRICS.values():
+        assert (f"| {metric.title} | {metric.sees} | {metric.misses} |" in page) is bool(metric.sees)
+
+
+@pytest.mark.parametrize("package", pages.REFERENCE)
+def test_every_module_of_a_package_has_its_reference(package: str) -> None:
+    page = pages.reference_markdown(package)
+    for file in (paths.root() / "src" / "realign" / package).rglob("[!_]*.py"):
+        module = ".".join(file.relative_to(paths.root() / "src").with_suffix("").parts)
+        assert f".. automodule:: {module}\n   :members:" in page
+    prose = (paths.root() / "book" / "api" / f"{package}.md").read_text(encoding="utf-8")
+    assert f"_generated/api_{package}.md" in prose
+
+
 def test_a_chapter_with_settings_of_its_own_is_named() -> None:
     page = pages.configuration_markdown({"rq1": {"hrsa": {"k": [5]}}, "rq2": {"hrsa": {"k": [5, 20]}}})
     assert "| `hrsa.k` | `5` |" in page
@@ -96,11 +114,13 @@ def test_parameters_are_those_of_the_notebooks() -> None:
 
 def test_generated_pages_hold_verdicts_criteria_configuration_and_environment() -> None:
     made = pages.generated_pages({chapter.name: study() for chapter in CHAPTERS})
-    assert set(made) - {"metrics_seen.svg"} == {
+    assert {f"api_{name}.md" for name in pages.REFERENCE} <= set(made)
+    assert {name for name in made if not name.startswith("api_")} - {"metrics_seen.svg"} == {
         f"{n}.md"
         for n in (
             "chapters",
             "parameters",
+            "metrics",
             "verdicts",
             "criteria",
             "configuration",

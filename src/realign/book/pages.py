@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+import realign
 from realign import paths
 from realign.book.chapters import CHAPTERS, Chapter
 from realign.book.markdown import code, escape, table
@@ -26,11 +27,18 @@ from realign.display.verdicts import sentences
 from realign.evaluation import suites
 from realign.findings import claims
 from realign.hrsa import demonstration
+from realign.hrsa.metrics import METRICS
 from realign.study import Study, open_study
 
 PACKAGES = (
     *("torch", "transformers", "sentence-transformers", "peft", "trl", "mteb", "datasets", "reasoning-gym"),
     *("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "papermill", "jupyter-book"),
+)
+
+# Packages with a page of reference, in the order of the layers.
+REFERENCE = (
+    *("hrsa", "stats", "models", "texts", "behaviour", "tuning", "training", "evaluation", "study"),
+    *("findings", "display"),
 )
 
 
@@ -39,6 +47,7 @@ def generate() -> None:
 
     Raises:
         FileNotFoundError: a chapter was not executed yet.
+        RealignError: what a chapter has read is not in the store any more.
     """
     folder = paths.root() / "book" / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,11 +58,15 @@ def generate() -> None:
 
 
 def executed_studies() -> dict[str, Study]:
-    """Return the study behind each executed chapter, by its name; chapters of one configuration share one."""
+    """Return the study behind each executed chapter, by its name; chapters of one configuration share one.
+
+    They compute nothing: a page shows what its chapter has read.
+    """
     opened: dict[str, Study] = {}
     studies = {}
     for chapter in CHAPTERS:
         study = open_study(**chapter.executed_with())
+        study.graph.compute = False
         studies[chapter.name] = opened.setdefault(json.dumps(study.configuration()), study)
     return studies
 
@@ -80,11 +93,13 @@ def generated_pages(studies: Mapping[str, Study]) -> dict[str, str]:
         "sweep.md": sweep_markdown(paths.data() / "sweeps" / "laptop-recipe.csv"),
         "tasks.md": tasks_markdown(first.profile.suites),
         "reading.md": table(tables.reading(first.evaluate.reading()).frame) + "\n",
+        "metrics.md": metrics_markdown(),
         "metrics_seen.svg": metrics_seen_svg(),
         "growth.md": growth_markdown(paths.data() / "benchmarks" / "hrsa.jsonl"),
     }
     read = pd.concat([study.provenance() for study in studies.values()])
-    return pages | {"run_times.md": run_times_markdown(read)}
+    reference = {f"api_{name}.md": reference_markdown(name) for name in REFERENCE}
+    return pages | reference | {"run_times.md": run_times_markdown(read)}
 
 
 def chapters_markdown(chapters: Sequence[Chapter]) -> str:
@@ -124,6 +139,24 @@ def tasks_markdown(names: Iterable[str]) -> str:
             columns = [Text(f"**{escape(row['task'])}**"), row["description"]]
             parts.append(table(pd.DataFrame((facts | examples).items(), columns=columns)))
     return "\n\n".join(parts) + "\n"
+
+
+def metrics_markdown() -> str:
+    """Render what each metric sees and misses, from the registry; companions of another metric are left out."""
+    rows = [(each.level, each.title, each.sees, each.misses) for each in METRICS.values() if each.sees]
+    columns = ["level", "metric", "what it sees", "what it does not see"]
+    return table(pd.DataFrame(rows, columns=columns)) + "\n"
+
+
+def reference_markdown(package: str) -> str:
+    """List the modules of a package for sphinx autodoc, which writes their docstrings."""
+    folder = Path(realign.__file__).parent / package
+    lines = [f".. automodule:: realign.{package}", ""]
+    for file in sorted(folder.rglob("*.py")):
+        name = ".".join(("realign", package, *file.relative_to(folder).with_suffix("").parts))
+        if not name.endswith(".__init__"):
+            lines += [name, "-" * len(name), "", f".. automodule:: {name}", "   :members:", ""]
+    return "\n".join(["```{eval-rst}", *lines, "```", ""])
 
 
 def metrics_seen_svg() -> str:
