@@ -185,7 +185,7 @@ def _value(values: NDArray[np.float64], weights: NDArray[Any] | None) -> Value:
 def energy_distance(a: Paths, b: Paths, weights: NDArray[Any] | None = None) -> Value:
     """Return the energy distance of the tokens of two sets of paths, as a share (0: same, 1: far apart).
 
-    (2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y|. Tokens of texts with the same prompt are never
+    ``(2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y|``. Tokens of texts with the same prompt are never
     compared: they share its topic.
 
     Args:

@@ -44,7 +44,7 @@ class Report:
         table: the long table: metric, estimator, variant, k, layer, value, low, high, null, ceiling.
         details: frames by name of what is not one number a layer, see the module's text.
         rotation: (d, d) float16 Procrustes O of the last layer fitted on all rows; wider than 576 it holds
-            block maxima of |O| (``meta['rotation_block']`` > 1), enough for a heat map.
+            block maxima of its absolute values (``meta['rotation_block']`` > 1), enough for a heat map.
         influence: by id, (layers, texts) float32 influence of each text on the reference value of every layer
             of :meth:`curve` (see uncertainty).
         meta: counts, settings, estimator notes, seconds of each computation.

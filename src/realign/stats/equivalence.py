@@ -46,7 +46,7 @@ def t_interval(values: ArrayLike, level: float = 0.90) -> tuple[float, float]:
 
 
 def tost(values: ArrayLike, margin: float) -> float:
-    """Two one-sided t-tests: p-value of "|mean| >= margin" (Schuirmann 1987; Lakens 2017).
+    """Two one-sided t-tests: p-value of "the mean is at least the margin away from 0" (Schuirmann 1987; Lakens 2017).
 
     Below 0.05 exactly when the 90% t-interval of the mean lies within (-margin, margin). NaN for a single value.
     """

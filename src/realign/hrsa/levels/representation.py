@@ -97,7 +97,7 @@ def procrustes(pair: Pair) -> Rows:
 
 
 def shrink_rotation(rotation: np.ndarray, width: int = STORED_WIDTH) -> tuple[np.ndarray, int]:
-    """Return O as float16, or, where it is wider than ``width``, |O|'s maxima over square blocks; and the block."""
+    """Return O as float16, or, where it is wider than ``width``, maxima of its absolute values over square blocks; and the block."""
     block = -(-len(rotation) // width)
     if block == 1:
         return rotation.astype(np.float16), 1
