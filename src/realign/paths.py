@@ -14,7 +14,7 @@ def root() -> Path:
     Searched from the working directory, then from the installed package (an editable install).
     """
     if value := os.environ.get("REALIGN_ROOT"):
-        return Path(value).expanduser().resolve()
+        return absolute(value)
     here = Path.cwd().resolve()
     for start in (here, Path(__file__).resolve()):
         for folder in (start, *start.parents):
@@ -31,7 +31,7 @@ def data() -> Path:
 def artifacts() -> Path:
     """Return the writable artifact store: ``REALIGN_STORE``, else ``artifacts`` in the root."""
     value = os.environ.get("REALIGN_STORE")
-    return Path(value).expanduser().resolve() if value else root() / "artifacts"
+    return absolute(value) if value else root() / "artifacts"
 
 
 def resolve(location: str) -> Path:
@@ -40,10 +40,23 @@ def resolve(location: str) -> Path:
     Raises:
         UsageError: for ``~NAME/...`` where there is no such user.
     """
-    try:
-        path = Path(location).expanduser()
-    except RuntimeError:
-        raise UsageError(
-            f"'{location}' begins with the home of a user that there is not: write it out"
-        ) from None
+    path = Path(_at_home(location))
     return path if path.is_absolute() else root() / path
+
+
+def absolute(text: str, folder: Path | None = None) -> Path:
+    """Return an absolute path without links; a relative one starts in ``folder``, else where we are.
+
+    Raises:
+        UsageError: for ``~NAME/...`` where there is no such user.
+    """
+    # unlike Path.resolve, realpath takes links in a circle as they are: whoever opens the file will say it
+    return Path(os.path.realpath((folder or Path()) / _at_home(text)))
+
+
+def _at_home(text: str) -> str:
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (leaves an unknown user's home as it is)
+    if "\0" in text or expanded.startswith("~"):
+        what = "holds a null byte" if "\0" in text else "begins with the home of a user that there is not"
+        raise UsageError(f"{text!r} {what}: write it out")
+    return expanded

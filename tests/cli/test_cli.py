@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,6 +147,17 @@ def test_verify_says_what_it_checked_and_fails_on_a_difference(
     assert got == code
     assert says in out + err
     assert out.count("DIFFERENT") == sum(not d <= 1e-3 for d in differences)
+
+
+def test_only_the_default_profile_draws_the_picture_of_the_readme(monkeypatch, capsys, own_store, tmp_path):
+    drawn = []
+    monkeypatch.setattr(results, "open_study", lambda _: SimpleNamespace(nodes=list))
+    monkeypatch.setattr(results, "draw_picture", lambda _, picture: drawn.append(picture.name))
+    (tmp_path / "laptop.toml").write_text('extends = "smoke"')
+    for profile in ("smoke", "paper", str(tmp_path / "laptop.toml"), "laptop"):
+        assert drawn == []
+        assert call(monkeypatch, capsys, "publish", "-P", profile)[0] == 0
+    assert drawn == ["readme.svg"]
 
 
 def test_profiles_lists_all_and_prints_one_as_json(monkeypatch, capsys):

@@ -84,6 +84,11 @@ def test_a_damaged_published_result_is_reported_and_left_where_it_is(study, tmp_
     assert files(results) == before
 
 
+def test_a_limit_that_checks_nothing_is_refused(study):
+    with pytest.raises(UsageError, match="limit -1"):
+        list(verify(study, limit=-1))
+
+
 def test_verifying_writes_nothing_into_the_published_results(study, tmp_path):
     before = files(tmp_path / "data")
     list(verify(study))

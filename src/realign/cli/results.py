@@ -11,7 +11,7 @@ import typer
 from realign import paths
 from realign.cli.app import Family, Output, Profile, command
 from realign.errors import RealignError, UsageError
-from realign.study import PUBLISHED, open_study
+from realign.study import DEFAULT_PROFILE, PUBLISHED, Study, open_study
 from realign.study import verify as recompute
 from realign.study.naming import GRAMMAR
 
@@ -102,13 +102,13 @@ def compare(
 
 
 @command
-def publish(profile: Profile = "laptop") -> None:
-    """Copy a profile's small results (scores, reports, logs) into data/results, and draw the README's picture.
+def publish(profile: Profile = DEFAULT_PROFILE) -> None:
+    """Copy a profile's small results (scores, reports, logs) into data/results; damaged ones are replaced.
+
+    The default profile also draws the README's picture.
 
     Example: realign publish --profile laptop
     """
-    from realign.display import figures
-
     study = open_study(profile)
     artifacts = []
     for node in study.nodes():
@@ -120,15 +120,21 @@ def publish(profile: Profile = "laptop") -> None:
     for artifact in artifacts:
         study.store.publish(artifact, paths.data() / "results")
     print(f"{len(artifacts)} results are published in {paths.data() / 'results'}")
-    if study.profile.name == "smoke":  # its numbers mean nothing
-        return
-    picture = paths.root() / "book" / "_static" / "readme.svg"
+    if profile == DEFAULT_PROFILE:
+        picture = paths.root() / "book" / "_static" / "readme.svg"
+        draw_picture(study, picture)
+        print(f"the README's picture: {picture}")
+
+
+def draw_picture(study: Study, picture: Path) -> None:
+    """Draw the README's picture: every pair of roles before and after contrastive learning."""
+    from realign.display import figures
+
     reports = {kind: study.compare.reports(kind) for kind in ("backbone", "embedding")}
     ceilings = [study.compare.ceilings(kind) for kind in reports]
     with figures.style():
         figure = figures.before_after(reports["backbone"], reports["embedding"], ceilings)
         figure.savefig(picture, metadata={"Date": None})
-    print(f"the README's picture: {picture}")
 
 
 @command

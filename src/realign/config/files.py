@@ -2,45 +2,79 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
+from datetime import date, time
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from realign import paths
 from realign.config.settings import Config, Family, Profile
-from realign.errors import RealignError, UsageError, check_name, unknown
+from realign.errors import RealignError, UsageError, unknown
 
 C = TypeVar("C", bound=Config)
 
 
-def parse(model: type[C], data: dict[str, Any], where: str) -> C:
-    """Validate ``data`` as ``model``; every problem becomes one sentence that names its place."""
+def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
+    """Validate ``data`` as ``model``; every problem becomes one sentence that names its place.
+
+    One rule for TOML, the command line, notebooks and Python: values are of the very type that is asked for
+    (no text for a number, no number for a list), where an array, a range or a numpy number counts as what it
+    holds.
+
+    Raises:
+        UsageError: an unknown setting, or a value of the wrong type or out of its range.
+    """
     try:
-        return model.model_validate(data)
+        text = json.dumps(data, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{where}: {reason}") from None
+    try:
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"]) or model.__name__
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"setting in {where}:", place, model.model_fields) from None
-        got = first.get("input")
-        shown = f", got {got!r}" if isinstance(got, str | int | float | bool) else ""
-        raise UsageError(f"{where}: {place}: {first['msg']}{shown}{more}") from None
+        raise _sentence(error, model, where) from None
+
+
+def _sentence(error: ValidationError, model: type[Config], where: str) -> UsageError:
+    first = error.errors()[0]
+    place = ".".join(str(p) for p in first["loc"]) or model.__name__
+    if first["type"] == "extra_forbidden":
+        return unknown(f"setting in {where}:", place, model.model_fields)
+    if first["type"] == "json_invalid":  # such as half of a surrogate pair
+        return UsageError(f"{where}: {first['msg'].removeprefix('Invalid JSON: ').partition(' at line')[0]}")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    got = first.get("input")
+    shown = f", got {repr(got)[:80]}" if isinstance(got, str | int | float | bool) else ""
+    return UsageError(f"{where}: {place}: {first['msg']}{shown}{more}")
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "tolist"):  # of numpy and torch
+        return value.tolist()
+    if isinstance(value, range | set | frozenset):
+        return list(value)
+    if isinstance(value, date | time | PurePath):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be a setting")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a missing or malformed file is one sentence."""
+    """Read a TOML file, with or without a byte order mark; a missing or malformed file is one sentence."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise RealignError(f"cannot read {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UsageError(f"{path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # also a path or a number that Python does not take
         raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -58,7 +92,12 @@ def load_profile(name: str) -> Profile:
 
     A profile may say ``extends = "laptop"`` (or a TOML file, relative to its own place): it then has every
     setting of that profile but those that it gives itself, table by table. Its name is the file's unless given.
+
+    Raises:
+        UsageError: there is no such profile, or it is not valid.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"profile must be a name or a TOML file, got {name!r}")
     return parse(
         Profile, _read_profile(name, Path(), ()), name if name.endswith(".toml") else f"profile {name}"
     )
@@ -66,7 +105,7 @@ def load_profile(name: str) -> Profile:
 
 def _read_profile(name: str, folder: Path, children: tuple[str, ...]) -> dict[str, Any]:
     if name.endswith(".toml"):
-        path = (folder / Path(name).expanduser()).resolve()
+        path = paths.absolute(name, folder)
         label, data, folder = str(path), read_toml(path), path.parent
     elif name in profile_names():
         label, data = name, tomllib.loads((_profiles() / f"{name}.toml").read_text(encoding="utf-8"))
@@ -100,19 +139,22 @@ def load_families(path: Path) -> dict[str, Family]:
     """
     families: dict[str, Family] = {}
     for name, entry in read_toml(path).items():
-        where = f"{path.name}: family {check_name('family', name)}"
+        where = f"{path.name}: family {name}"
         if not isinstance(entry, dict):
             raise UsageError(f"{where}: must be a table, got {entry!r}")
-        roles, checkpoints = entry.get("roles", {}), entry.get("checkpoints", {})
-        for role in (*roles, *entry.get("tuning", {})):
-            check_name("role", role)
-        for spec in [*roles.values(), *(spec for steps in checkpoints.values() for spec in steps.values())]:
+        roles, checkpoints = _table(entry.get("roles")), _table(entry.get("checkpoints"))
+        of_steps = [spec for steps in checkpoints.values() for spec in _table(steps).values()]
+        for spec in [*roles.values(), *of_steps]:
             if isinstance(spec, dict) and isinstance(spec.get("base"), str):
                 if spec["base"] not in roles:
                     raise unknown(f"role of family {name}", spec["base"], roles)
                 spec["base"] = roles[spec["base"]]
         families[name] = parse(Family, {**entry, "name": name}, where)
     return families
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}  # anything else is refused when it is parsed
 
 
 def find_family(families: dict[str, Family], name: str) -> Family:

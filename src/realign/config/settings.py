@@ -7,24 +7,34 @@ number of workers) does not.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from realign.errors import unknown
+from realign.errors import check_name, unknown
 
 Attention = Literal["bidirectional", "causal"]
 DType = Literal["auto", "float32", "bfloat16"]
 SOURCE_KINDS = ("hub", "path", "wheel", "adapter", "random")
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
 TASK = "task"  # the domain of the problems that tuning trains on; other domains are text sets
-T = TypeVar("T")
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, no unknown fields."""
+    """Base of every configuration: immutable, no unknown fields, finite numbers, no value twice in a list."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _nothing_twice(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError(f"a value stands twice in {list(value)}")
+        return value
 
 
 class Backbone(Config):
@@ -44,6 +54,8 @@ class Backbone(Config):
     @model_validator(mode="after")
     def _source_is_known(self) -> Backbone:
         kind, _, rest = self.source.partition(":")
+        if not self.source.isprintable():
+            raise ValueError(f"source {self.source!r} holds characters that no name has")
         if kind not in SOURCE_KINDS or not rest:
             kinds = ", ".join(f"{k}:..." for k in SOURCE_KINDS)
             raise ValueError(f"source '{self.source}' must be one of {kinds}")
@@ -74,7 +86,7 @@ class LoRA(Config):
 class Recipe(Config):
     """How contrastive learning is done (paper.md, training recipe). Lengths in tokens."""
 
-    data: tuple[str, ...]
+    data: tuple[str, ...] = Field(min_length=1)
     queries: int | None = Field(default=None, ge=1, description="how many queries are used; None is all")
     hard_negatives: int = Field(default=3, ge=0)
     batch_size: int = Field(default=2048, ge=2)
@@ -102,10 +114,10 @@ class Recipe(Config):
     margin: float | None = Field(
         default=None, ge=0, description="also mask candidates this much more similar than the positive"
     )
-    matryoshka: tuple[int, ...] = Field(
+    matryoshka: tuple[Count, ...] = Field(
         default=(), description="shorter vector lengths that share the loss with the whole vector"
     )
-    save_steps: tuple[int, ...] = Field(default=(), description="steps whose model is kept as well")
+    save_steps: tuple[Count, ...] = Field(default=(), description="steps whose model is kept as well")
     checkpoint_steps: int = Field(default=100, ge=1)
 
     @field_validator("lora", mode="before")
@@ -117,20 +129,30 @@ class Recipe(Config):
 class HRSASettings(Config):
     """What an HRSA comparison reads and computes."""
 
-    texts: tuple[str, ...] = Field(default=("problems", "docs"), description="text sets that are read")
+    texts: tuple[str, ...] = Field(
+        default=("problems", "docs"), min_length=1, description="text sets that are read"
+    )
     n_texts: int = Field(default=200, ge=4, description="texts per text set")
     max_tokens: int = Field(default=128, ge=4, description="longest text, in tokens")
     cka_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for CKA grids")
     knn_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for neighbours")
-    k: tuple[int, ...] = (5, 10, 50)
+    k: tuple[Count, ...] = Field(default=(5, 10, 50), min_length=1, description="neighbourhood sizes")
     attention: Attention = "bidirectional"
     resamples: int = Field(default=200, ge=0, description="bootstrap resamples over texts")
     languages: tuple[str, ...] = Field(
-        default=("fr", "es", "ja"), description="languages that English is aligned with, within each model"
+        default=("fr", "es", "ja"),
+        min_length=1,
+        description="languages that English is aligned with, within each model",
     )
     n_messages: int = Field(default=64, ge=8, description="parallel messages of the cross-lingual alignment")
-    seed: int = 0
+    seed: Seed = 0
     dtype: DType = "float32"
+
+    @model_validator(mode="after")
+    def _neighbourhoods_fit(self) -> HRSASettings:
+        if max(self.k) >= self.knn_tokens:
+            raise ValueError(f"k {max(self.k)} must be below knn_tokens ({self.knn_tokens})")
+        return self
 
 
 # What a completion is made of and which part is judged: the answer first, or the working and then the answer.
@@ -141,10 +163,19 @@ class ProblemSettings(Config):
     """Which reasoning_gym problems are asked, and how they are answered."""
 
     task: str = "chain_sum"
-    task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    task_options: dict[str, JsonValue] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     max_new_tokens: int = Field(default=6, ge=1, description="tokens generated for an answer")
     style: Style = "answer"
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    seed: Seed = 0
+
+    @field_validator("task_options")
+    @classmethod
+    def _finite(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(options, allow_nan=False)
+        except ValueError:
+            raise ValueError("numbers must be finite") from None
+        return options
 
 
 class TuningSettings(ProblemSettings):
@@ -154,7 +185,7 @@ class TuningSettings(ProblemSettings):
     learning_rate: float = Field(default=3e-4, gt=0)
     warmup_steps: int = Field(default=3, ge=0)
     lora: LoRA = LoRA()
-    save_steps: tuple[int, ...] = ()
+    save_steps: tuple[Count, ...] = ()
     validate_every: int = Field(default=20, ge=0, description="steps between accuracies on held-out problems")
     validation_problems: int = Field(default=64, ge=4)
     checkpoint_every: int = Field(default=20, ge=1, description="steps between states to resume from")
@@ -191,6 +222,13 @@ class Family(Config):
     tuning: dict[str, Tuning] = Field(default={}, description="how siblings are tuned from the base, by role")
     published: dict[str, str] = Field(default={}, description="ready-made -Emb models on the hub, by role")
     note: str = ""
+
+    @model_validator(mode="after")
+    def _names_may_be_folders(self) -> Family:
+        check_name("family", self.name)
+        for role in (*self.roles, *self.checkpoints, *self.tuning):
+            check_name("role", role)
+        return self
 
     @property
     def known_roles(self) -> tuple[str, ...]:
@@ -231,12 +269,13 @@ class MechanismSettings(Config):
     regions: int = Field(default=12, ge=2, description="regions of the map")
     domains: tuple[str, ...] = Field(
         default=(TASK, "problems", "docs", "messages", "code"),
+        min_length=1,
         description="'task' (the problems that tuning trains on) and text sets",
     )
     n_texts: int = Field(default=40, ge=4, description="texts of each domain")
     max_tokens: int = Field(default=48, ge=4)
     resamples: int = Field(default=200, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Profile(Config):
@@ -252,21 +291,19 @@ class Profile(Config):
     controls: tuple[str, ...] | None = Field(
         default=None, description="siblings that only RQ4 follows along tuning; None is all of the family"
     )
-    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     recipe: Recipe
-    suites: tuple[str, ...]
+    suites: tuple[str, ...] = Field(min_length=1)
     margin: float = Field(default=1.0, gt=0, description="equivalence margin in score points, set in advance")
     hrsa: HRSASettings = HRSASettings()
     policy: PolicySettings = PolicySettings()
     rlvr: RLVRSettings = RLVRSettings()
     sft: SFTSettings = SFTSettings()
     mechanism: MechanismSettings = MechanismSettings()
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")
     dtype: DType = "auto"
 
-    @field_validator("seeds", "roles")
+    @field_validator("name")
     @classmethod
-    def _no_duplicates(cls, values: tuple[T, ...]) -> tuple[T, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError(f"a value stands twice in {list(values)}")
-        return values
+    def _name_may_be_a_folder(cls, name: str) -> str:
+        return check_name("profile", name)

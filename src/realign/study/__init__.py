@@ -7,7 +7,7 @@ a key: so published results are found without any weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, get_type_hints
 
 import pandas as pd
@@ -33,8 +33,11 @@ from realign.study.stages.tune import Tune, TuningLog
 from realign.study.stages.updates import Updates
 from realign.study.store import Store
 from realign.study.verification import verify
+from realign.texts import hub
+from realign.texts import names as text_sets
 
 __all__ = [
+    "DEFAULT_PROFILE",
     "PUBLISHED",
     "STAGES",
     "Graph",
@@ -43,6 +46,7 @@ __all__ = [
     "Reader",
     "Stage",
     "Study",
+    "open_store",
     "open_study",
     "require",
     "verify",
@@ -100,11 +104,12 @@ class Study:
 STAGES: tuple[type[Stage], ...] = tuple(
     kind for kind in get_type_hints(Study).values() if isinstance(kind, type) and issubclass(kind, Stage)
 )
+DEFAULT_PROFILE = "laptop"
 PUBLISHED = tuple(stage.name for stage in STAGES if stage.published)
 
 
 def open_study(
-    profile: str = "laptop",
+    profile: str = DEFAULT_PROFILE,
     *,
     family: str | None = None,
     roles: Sequence[str] | None = None,
@@ -118,7 +123,7 @@ def open_study(
 ) -> Study:
     """Open a study: a profile with the given parameters changed. Nothing is computed yet.
 
-    A parameter that is empty ("", [], 0 or None) keeps the profile's choice. Published results are looked up
+    A parameter that is None or empty (a text "", a list [], a number 0) keeps the profile's choice. Published results are looked up
     unless the environment says ``REALIGN_FRESH=1``.
 
     Args:
@@ -139,18 +144,36 @@ def open_study(
     top = {"family": family, "roles": roles, "seeds": seeds, "controls": controls, "dtype": dtype}
     inner = {"texts": texts, "n_texts": n_texts, "k": k, "attention": attention}
     data = cfg.load_profile(profile).model_dump()
-    data.update({key: value for key, value in top.items() if value})
-    data["hrsa"].update({key: value for key, value in inner.items() if value})
+    data.update({name: value for name, value in top.items() if not _empty(name, value)})
+    data["hrsa"].update({name: value for name, value in inner.items() if not _empty(name, value)})
     changed = cfg.parse(cfg.Profile, data, f"profile {profile}")
     if "base" not in changed.roles:
         raise UsageError("roles: 'base' is needed, every comparison is against it")
+    for name in (*changed.hrsa.texts, *changed.mechanism.domains):
+        if name != cfg.TASK and hub.canonical(name) not in text_sets():
+            raise unknown("text set", name, text_sets())
     known = cfg.find_family(cfg.load_families(paths.data() / "families.toml"), changed.family).known_roles
-    for role in (*(changed.roles if roles else ()), *(changed.controls or ())):
+    for role in (*(changed.roles if not _empty("roles", roles) else ()), *(changed.controls or ())):
         if role not in known:
             raise unknown(f"role of family {changed.family}", role, known)
     changed = changed.model_copy(update={"roles": tuple(role for role in changed.roles if role in known)})
-    fresh = os.environ.get("REALIGN_FRESH") == "1"
-    return Study(changed, Store(paths.artifacts(), None if fresh else paths.data() / "results"))
+    return Study(changed, open_store(published=os.environ.get("REALIGN_FRESH") != "1"))
+
+
+def _empty(name: str, value: object) -> bool:
+    """Whether a parameter keeps the profile's choice: it is empty for its kind, so 0 only for a number."""
+    if value is None:
+        return True
+    if name == "n_texts":
+        return isinstance(value, int) and not isinstance(value, bool) and value == 0
+    if name in ("family", "attention", "dtype"):
+        return value == ""
+    return isinstance(value, Sized) and not isinstance(value, str | Mapping) and len(value) == 0
+
+
+def open_store(*, published: bool) -> Store:
+    """Return the store of this project, with or without the published results."""
+    return Store(paths.artifacts(), paths.data() / "results" if published else None)
 
 
 def require(profile: cfg.Profile) -> None:

@@ -13,10 +13,9 @@ from multiprocessing import get_context
 from typing import Any
 
 from realign import config as cfg
-from realign import paths, progress
+from realign import progress
 from realign.errors import RealignError, UsageError
-from realign.study import Node, Study
-from realign.study.store import Store
+from realign.study import Node, Study, open_store
 
 LAUNCHERS = ("here", "workers", "slurm")
 
@@ -56,8 +55,8 @@ def compute(profile: dict[str, Any], use_published: bool, key: str, gpu: str | N
     """Compute one node, named by its key, in a process of its own; return the artifact's path."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    published = paths.data() / "results" if use_published else None
-    study = Study(cfg.parse(cfg.Profile, profile, "launched profile"), Store(paths.artifacts(), published))
+    settings = cfg.parse(cfg.Profile, profile, "launched profile")
+    study = Study(settings, open_store(published=use_published))
     for node in study.graph.missing(study.nodes()):
         if node.request.key == key:
             return str(study.graph.run(node).path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from realign import paths
-from realign.errors import RealignError, unknown
+from realign.errors import RealignError, UsageError, unknown
 from realign.study.store import Store
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ def verify(study: Study, stage: str = "", limit: int = 0) -> Iterator[tuple[str,
         limit: at most so many; all if 0.
 
     Raises:
-        UsageError: not a stage that is published.
+        UsageError: not a stage that is published, or a limit below 0.
         RealignError: the study has no published result of that kind.
     """
     stages = [each.name for each in study.stages if each.published]
     if stage and stage not in stages:
         raise unknown("published stage", stage, stages)
+    if limit < 0:
+        raise UsageError(f"limit {limit}: a number from 0 on is needed, or nothing would be checked")
     results = paths.data() / "results"
     wanted = [node for node in study.nodes() if node.request.stage in ([stage] if stage else stages)]
     nodes = {node.request.key: node for node in wanted if (results / node.request.folder).is_dir()}
