@@ -6,16 +6,13 @@ in the store is never submitted, so launching again after a failure continues.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from typing import Any
 
 from realign import config as cfg
 from realign import progress
 from realign.errors import RealignError, UsageError
-from realign.study import Node, Study, open_store
+from realign.study import Node, Study, open_store, workers
 
 LAUNCHERS = ("here", "workers", "slurm")
 
@@ -51,10 +48,8 @@ def run(study: Study, nodes: Sequence[Node], launcher: str = "here", **options: 
     raise UsageError(f"unknown launcher '{launcher}' (use {', '.join(LAUNCHERS)})")
 
 
-def compute(profile: dict[str, Any], use_published: bool, key: str, gpu: str | None = None) -> str:
+def compute(profile: dict[str, Any], use_published: bool, key: str) -> str:
     """Compute one node, named by its key, in a process of its own; return the artifact's path."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     settings = cfg.parse(cfg.Profile, profile, "launched profile")
     study = Study(settings, open_store(published=use_published))
     for node in study.graph.missing(study.nodes()):
@@ -68,37 +63,19 @@ def _job(study: Study, node: Node) -> tuple[dict[str, Any], bool, str]:
 
 
 def _run_workers(study: Study, missing: Sequence[Node], count: int | None = None) -> None:
-    import torch
-
-    gpus = torch.cuda.device_count()
-    count = count or max(gpus, 1)
-    waiting, running = list(missing), dict[Future[str], Node]()
-    unfinished = {n.request.key for n in missing}
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-    started = 0
-    try:
-        with progress.bar(len(missing), "stages", "stage") as bar:
-            while waiting or running:
-                for node in [n for n in waiting if not any(m.request.key in unfinished for m in n.needs)]:
-                    if len(running) >= count:
-                        break
-                    gpu = str(started % gpus) if gpus else None
-                    running[pool.submit(compute, *_job(study, node), gpu)] = node
-                    waiting.remove(node)
-                    started += 1
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    node = running.pop(future)
-                    try:
-                        future.result()
-                    except RealignError:
-                        raise
-                    except Exception as error:
-                        raise RealignError(f"stage {node.label} failed: {error}") from error
-                    unfinished.discard(node.request.key)
-                    bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    waiting = list(missing)
+    unfinished = {node.request.key: node for node in missing}
+    pool: workers.Workers[Node] = workers.Workers(compute, count)
+    with pool, progress.bar(len(missing), "stages", "stage") as bar:
+        while unfinished:
+            for node in [n for n in waiting if not any(m.request.key in unfinished for m in n.needs)]:
+                if not pool.idle:
+                    break
+                pool.submit(node, f"stage {node.label}", _job(study, node))
+                waiting.remove(node)
+            for node in pool.wait():
+                del unfinished[node.request.key]
+                bar.update()
 
 
 def _submit(study: Study, missing: Sequence[Node], folder: str = "artifacts/slurm", **options: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from realign import hardware
+from realign import hardware, processes
 from realign.errors import RealignError, full_disk_as_sentence
 from realign.training import trainer
 from realign.training.run import VARIABLE, Run, read_flag
@@ -43,7 +43,7 @@ def train(run: Run, flag: str | None = None) -> Path:
         file = run.work / "run.json"
         file.write_bytes(RUN.dump_json(run))
     device = hardware.resolve(run.device).device.type
-    arguments = [str(file), *(["sharded"] if sharded else [])]
+    arguments = [str(file), str(os.getpid()), *(["sharded"] if sharded else [])]
     done = subprocess.run([*launcher(device, count), "-m", __name__, *arguments], check=False)
     if done.returncode != 0:
         raise RealignError(f"training in {count} processes failed (exit code {done.returncode}): see above")
@@ -71,7 +71,8 @@ def _train_in_one_process(run: Run, sharded: bool) -> None:
 
 if __name__ == "__main__":
     try:
-        _train_in_one_process(RUN.validate_json(Path(sys.argv[1]).read_bytes()), "sharded" in sys.argv[2:])
+        processes.end_with(int(sys.argv[2]))
+        _train_in_one_process(RUN.validate_json(Path(sys.argv[1]).read_bytes()), "sharded" in sys.argv[3:])
     except RealignError as error:
         print(f"realign: {error}", file=sys.stderr)
         sys.exit(1)
