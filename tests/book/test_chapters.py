@@ -44,7 +44,12 @@ def test_every_notebook_is_a_chapter() -> None:
 
 def test_the_table_of_contents_has_the_chapters_in_order() -> None:
     contents = yaml.safe_load((paths.root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    files = [page["file"] for part in contents["parts"] for page in part["chapters"]]
+    files = [
+        page["file"]
+        for part in contents["parts"]
+        for chapter in part["chapters"]
+        for page in (chapter, *chapter.get("sections", []))
+    ]
     assert [file for file in files if file.startswith("chapters/")] == [chapter.page for chapter in CHAPTERS]
     for file in set(files) - {chapter.page for chapter in CHAPTERS}:
         assert (paths.root() / "book" / f"{file}.md").is_file(), file

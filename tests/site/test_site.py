@@ -16,7 +16,10 @@ from realign.findings import claims
 
 TOC = yaml.safe_load((paths.root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [f"{TOC['root']}.html"] + [
-    f"{each['file']}.html" for part in TOC["parts"] for each in part["chapters"]
+    f"{each['file']}.html"
+    for part in TOC["parts"]
+    for chapter in part["chapters"]
+    for each in (chapter, *chapter.get("sections", []))
 ]
 VERDICT = r"(holds|does not hold|inconclusive|not tested here)"
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
@@ -113,13 +116,26 @@ def test_appendix_is_filled_in(page: Page, address: str) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_figures_keep_their_light_card_in_both_themes(page: Page, address: str, theme: str) -> None:
-    page.goto(f"{address}/{CHAPTERS[0].page}.html")
+@pytest.mark.parametrize("name", [f"{CHAPTERS[0].page}.html", "architecture.html", "methods.html"])
+def test_figures_keep_their_light_card_in_both_themes(
+    page: Page, address: str, theme: str, name: str
+) -> None:
+    page.goto(f"{address}/{name}")
     page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
     look = page.evaluate(
-        "[...document.querySelectorAll('.cell_output img')].map(i => getComputedStyle(i).filter)"
+        "[...document.querySelectorAll('.cell_output img, figure img')].map(i => getComputedStyle(i).filter)"
     )
     assert set(look) == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("hrsa", "compare"), ("stats", "tost"), ("study", "open_study"), ("display", "show")],
+)
+def test_reference_shows_what_the_docstrings_say(page: Page, address: str, package: str, name: str) -> None:
+    page.goto(f"{address}/api/{package}.html")
+    names = page.evaluate("[...document.querySelectorAll('dt.sig .descname')].map(e => e.innerText)")
+    assert name in names
 
 
 def test_nothing_on_the_site_says_where_it_was_built(site: Path) -> None:
