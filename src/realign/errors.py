@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+INTERRUPTED = "interrupted; finished stages are kept, run the same command to go on"
+
 
 class RealignError(Exception):
     """Something could not be done: says what is wrong, where, and what to do. CLI exit code 1."""

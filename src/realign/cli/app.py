@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from realign.errors import RealignError, UsageError
+from realign.errors import INTERRUPTED, RealignError, UsageError
 from realign.study.naming import check_seed
 
 app = typer.Typer(
@@ -63,8 +63,10 @@ def main() -> None:
         if error.errno != errno.ENOSPC:
             raise
         code = _say(f"the disk is full ({error.filename or 'while writing'})", 1)
+    except KeyboardInterrupt:
+        code = 130
     if code == 130:
-        _say("interrupted; finished stages are kept, run the same command to go on", code)
+        _say(INTERRUPTED, code)
     sys.exit(code)
 
 
