@@ -151,7 +151,12 @@ def metrics_markdown() -> str:
 def reference_markdown(package: str) -> str:
     """List the modules of a package for sphinx autodoc, which writes their docstrings."""
     folder = Path(realign.__file__).parent / package
-    lines = [f".. automodule:: realign.{package}", ""]
+    lines = [
+        f".. automodule:: realign.{package}",
+        "   :members:",
+        "   :ignore-module-all:",
+        "",
+    ]  # only its own
     for file in sorted(folder.rglob("*.py")):
         name = ".".join(("realign", package, *file.relative_to(folder).with_suffix("").parts))
         if not name.endswith(".__init__"):
