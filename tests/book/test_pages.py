@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from realign import paths
-from realign.book import markdown, pages
+from realign.book import pages
 from realign.book.chapters import CHAPTERS
+from realign.display import markdown
 from realign.display.format import Text
 from realign.evaluation import suites
 from realign.findings import claims

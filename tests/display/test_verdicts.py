@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import html
+
+import pytest
 from book_frames import study
 
 from realign.display import verdicts
+from realign.findings import claims
 from realign.findings.claims import OPEN, UNTESTED, Evidence, Part, TooFewSteps
 from realign.findings.measures import Estimate
 
 
 def test_verdict_states_the_numbers_it_rests_on() -> None:
-    text = str(verdicts.verdict(study(), "C2"))
+    text = html.unescape(str(verdicts.verdict(study(), "C2")))
     assert text.startswith("**C2 (")
     assert "holds" in text
     assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text
+
+
+def test_markup_in_the_claims_file_reaches_a_chapter_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = claims.load()["C2"]
+    marked = claim.model_copy(update={"title": "<script>x</script>", "criterion": "[a](b) *c*"})
+    monkeypatch.setattr(claims, "load", lambda path=None: {"C2": marked})
+    text = str(verdicts.verdict(study(), "C2"))
+    assert "<script>" not in text
+    assert "[a](b)" not in text
+    assert "<script>x</script>" in html.unescape(text)
 
 
 def test_evidence_says_what_was_wanted_what_was_measured_and_whether_it_is_met() -> None:

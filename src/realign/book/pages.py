@@ -20,9 +20,9 @@ import torch
 import realign
 from realign import paths
 from realign.book.chapters import CHAPTERS, Chapter
-from realign.book.markdown import code, escape, table
 from realign.display import figures, tables
 from realign.display.format import EMPTY, Text, number
+from realign.display.markdown import code, escape, table
 from realign.display.verdicts import sentences
 from realign.evaluation import suites
 from realign.findings import claims

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from realign.display.format import Text, between, number
+from realign.display.markdown import escape
 from realign.findings import claims, scores
 from realign.findings.claims import FAILS, HOLDS, OPEN, Evidence, TooFewSteps
 from realign.findings.measures import Estimate
@@ -28,10 +29,11 @@ def verdict(study: Study, *names: str) -> Text:
     """
     parts = []
     for row in claims.claims(study, names).itertuples():
-        evidence = "\n".join(f"- {sentence}" for sentence in sentences(row.evidence))
+        title, statement, criterion = map(escape, (row.title, row.statement, row.criterion))
+        evidence = "\n".join(f"- {escape(sentence)}" for sentence in sentences(row.evidence))
         parts.append(
-            f"**{row.claim} ({row.title}): {row.verdict}.** {row.statement}\n\n"
-            f"*Criterion, set in advance:* {row.criterion}\n\n{evidence}"
+            f"**{row.claim} ({title}): {row.verdict}.** {statement}\n\n"
+            f"*Criterion, set in advance:* {criterion}\n\n{evidence}"
         )
     return Text("\n\n".join(parts))
 
