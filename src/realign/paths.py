@@ -54,6 +54,20 @@ def absolute(text: str, folder: Path | None = None) -> Path:
     return Path(os.path.realpath((folder or Path()) / _at_home(text)))
 
 
+def check_new(folder: Path, what: str) -> Path:
+    """Return a folder that can be made, or is empty, for results that take long: refused before, not after.
+
+    Raises:
+        UsageError: there is something in it, or a file is where it or a folder above it should be.
+    """
+    above = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"{folder} cannot be made: {above} is no folder that can be written")
+    if above == folder and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty: name a new directory for {what}")
+    return folder
+
+
 def _at_home(text: str) -> str:
     expanded = os.path.expanduser(text)  # noqa: PTH111 (leaves an unknown user's home as it is)
     if "\0" in text or expanded.startswith("~"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -14,7 +15,7 @@ from realign import cli, config
 from realign.book import pages, site
 from realign.book.chapters import CHAPTERS
 from realign.cli import book as commands
-from realign.cli import results
+from realign.cli import doctor, results
 from realign.study.graph import Graph
 
 COMMANDS = [
@@ -237,12 +238,66 @@ def test_tune_refuses_to_write_over_something(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("command", [["tune", "sft"], ["export", "base:0"]])
+@pytest.mark.parametrize("place", ["file", "file/x", "loop/x", "."])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch, capsys, own_store, tmp_path, command, place
+):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setattr(Graph, "run", lambda *_: pytest.fail("computed"))
+    code, _, err = call(monkeypatch, capsys, *command, "-P", "smoke", "-o", str(tmp_path / place))
+    assert code == 2, err
+    assert ("is not empty" if place == "." else "cannot be made") in err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_doctor_names_device_dtype_and_reason(monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, _ = call(monkeypatch, capsys, "doctor")
     assert code == 0
     for word in ("python", "torch", "device", "dtype", "GiB free", "hub", "versions"):
         assert word in out
+
+
+def test_doctor_looks_at_the_disk_and_the_place_of_the_store(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    free = {str(tmp_path): 7 * 2**30}
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[str(place)]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, verdict in (("file", "NOT WRITABLE"), ("loop", "NOT WRITABLE"), ("new/store", "writable")):
+        monkeypatch.setenv("REALIGN_STORE", str(tmp_path / name))
+        code, out, _ = call(monkeypatch, capsys, "doctor")
+        assert code == 0
+        assert f"({verdict}), 7 GiB free" in out
+
+
+def test_status_lists_around_broken_manifests(monkeypatch, capsys, own_store):
+    for name, text in {
+        "a": "{",
+        "b": "[]",
+        "c": '{"stage": "policy"}',
+        "d": '{"stage": 3, "files": 1}',
+    }.items():
+        (own_store / "policy" / name).mkdir(parents=True)
+        (own_store / "policy" / name / "manifest.json").write_text(text)
+    code, out, err = call(monkeypatch, capsys, "status", "-P", "smoke")
+    assert code == 0
+    assert "stages to compute" in out
+    assert err.count("is damaged") == 4
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.ENOSPC, errno.ELOOP])
+def test_an_error_of_the_system_is_one_sentence_and_a_bug_is_not_hidden(monkeypatch, capsys, number):
+    def broken(name: str) -> None:
+        raise OSError(number if name == "smoke" else errno.EBADF, "What it is", "/some/file")
+
+    monkeypatch.setattr(commands, "open_study", broken)
+    code, _, err = call(monkeypatch, capsys, "plan", "-P", "smoke")
+    assert (code, err) == (1, "realign: /some/file cannot be read or written: what it is\n")
+    with pytest.raises(OSError, match="What it is"):
+        call(monkeypatch, capsys, "plan", "-P", "laptop")
 
 
 def test_status_counts_what_is_missing(monkeypatch, capsys, own_store):

@@ -19,6 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+# Errors of the system that come from where a user works, not from this program.
+SURROUNDINGS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ELOOP, errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
 tune_app = typer.Typer(
     help="Tune a sibling of a base backbone.\n\nExample: realign tune rlvr -f smollm2-135m -o my/reason"
 )
@@ -60,9 +65,10 @@ def main() -> None:
     except typer.TyperException as error:  # a command line that typer cannot read
         code = _say(error.format_message(), error.exit_code)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in SURROUNDINGS:
             raise
-        code = _say(f"the disk is full ({error.filename or 'while writing'})", 1)
+        reason = (error.strerror or "").lower()
+        code = _say(f"{error.filename or 'a file'} cannot be read or written: {reason}", 1)
     except KeyboardInterrupt:
         code = 130
     if code == 130:

@@ -54,23 +54,18 @@ def lines() -> Iterator[str]:
 
     compute = hardware.resolve()
     machine = hardware.describe()
-    free = shutil.disk_usage(paths.root()).free / 2**30
+    place = next(each for each in (paths.artifacts(), *paths.artifacts().parents) if os.path.lexists(each))
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    free = shutil.disk_usage(place if place.is_dir() else place.parent).free / 2**30
     reachable, reason = hub_reachable()
     yield f"python      {platform.python_version()} at {sys.executable}"
     yield f"torch       {torch.__version__}, {torch.get_num_threads()} threads"
     yield f"machine     {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, GPU: {machine['gpu'] or 'none'}"
     yield f"device      {compute.device} (auto)"
     yield f"dtype       {str(compute.dtype).removeprefix('torch.')} (auto: {compute.reason}); HRSA reads in float32"
-    yield f"store       {paths.artifacts()} ({'writable' if _writable() else 'NOT WRITABLE'}), {free:.0f} GiB free"
+    yield f"store       {paths.artifacts()} ({'writable' if writable else 'NOT WRITABLE'}), {free:.0f} GiB free"
     yield f"hub         {'reachable' if reachable else 'not reachable'} ({reason}); profiles smoke and laptop do not need it"
     changed = differences()
     yield f"versions    {'as in requirements.lock' if not changed else f'{len(changed)} differ from requirements.lock'}"
     for name, (wanted, installed) in sorted(changed.items()):
         yield f"            {name}: locked {wanted}, installed {installed}"
-
-
-def _writable() -> bool:
-    folder = paths.artifacts()
-    while not folder.exists():
-        folder = folder.parent
-    return os.access(folder, os.W_OK)

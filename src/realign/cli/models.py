@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from realign import config
+from realign import config, paths
 from realign.cli.app import Family, MaybeSeed, Output, Profile, Role, Seed, command, tune_app
-from realign.errors import RealignError, UsageError
+from realign.errors import RealignError
 from realign.study import open_study
 
 Steps = Annotated[int | None, typer.Option(help="optimiser steps; the profile's if not given")]
@@ -24,9 +25,7 @@ def _tune(
     from realign import tuning
     from realign.tuning.runs import rank
 
-    place = Path(output)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UsageError(f"{output} is not empty: name a new directory for the adapter")
+    place = paths.check_new(Path(output), "the adapter")
     study = open_study(profile, family=family)
     if role:
         settings = study.models.tuning(role)
@@ -169,7 +168,7 @@ def mine(
         chosen, miner, n=negatives, first=first, relative_margin=relative_margin, short=short
     )
     pairs.write(mined, output)
-    print(json.dumps(report.as_dict(), indent=2))
+    print(json.dumps(asdict(report), indent=2))
     print(f"the training set: {output} ({len(mined)} queries; use it in a recipe as 'file:{output}')")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from realign.errors import UsageError
+from realign import paths
 from realign.evaluation import run
 from realign.training.model import scored
 
@@ -28,12 +28,11 @@ def export_model(study: Study, model: str, folder: Path) -> None:
         folder: a new or empty directory.
 
     Raises:
-        UsageError: the name is not that of a trained model, or the folder is not empty.
+        UsageError: the name is not that of a trained model, or the folder is not empty or cannot be made.
     """
     name = study.models.trained_name(model)
     assert name.seed is not None
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty: name a new directory for the model")
+    paths.check_new(folder, "the model")
     training, place = study.train.place(name.role, name.seed, name.step)
     frames = [study.evaluate.score(str(name), suite) for suite in study.profile.suites]
     tasks = run.task_means(pd.concat(frames, ignore_index=True))

@@ -12,14 +12,14 @@ from realign.study.stage import Stage
 
 
 class Backbone(Stage):
-    """A transformers directory of a ``wheel:`` or ``random:`` source."""
+    """A transformers directory of a ``wheel:``, ``parts:`` or ``random:`` source."""
 
     name = "backbone"
     version = 1
 
     def node(self, backbone: cfg.Backbone, slug: str) -> Node | None:
         """Return the node that writes the directory; None for a source that already is one."""
-        if backbone.kind not in ("wheel", "random"):
+        if backbone.kind not in ("wheel", "parts", "random"):
             return None
 
         def build(folder: Path) -> dict[str, Any]:
