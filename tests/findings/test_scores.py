@@ -49,6 +49,19 @@ def test_one_seed_has_a_gain_and_no_interval() -> None:
     assert "no interval" in str(verdicts.training_effect(book_frames.scores(seeds=1)))
 
 
+@pytest.mark.parametrize(("model", "seed"), [("emb", 1), ("untrained", -1)])
+def test_a_failed_task_leaves_no_gain_and_no_interval(model: str, seed: int) -> None:
+    scores = book_frames.scores()
+    bad = (scores["model"] == model) & (scores["role"] == "sft") & (scores["seed"] == seed)
+    bad &= scores["task"] == "laptop-code-task0"
+    assert bad.sum() == 1
+    scores.loc[bad, "score"] = math.nan
+    gains = findings.gains(scores).set_index(["suite", "role"])
+    assert gains.loc[("laptop-code", "sft"), ["gain", "low", "high"]].isna().all()
+    assert gains.drop(("laptop-code", "sft"))[["gain", "low", "high"]].notna().all(axis=None)
+    assert "not so for sft on laptop-code" in str(verdicts.training_effect(scores))
+
+
 def test_tasks_with_the_least_word_overlap_come_first_and_wins_are_named() -> None:
     scores = book_frames.scores(noise=0.0)
     words = (scores["model"] == "bm25") & (scores["suite"] == "laptop-multilingual")

@@ -30,18 +30,6 @@ def test_headline_takes_one_metric_a_level_and_the_middle_k() -> None:
     assert similarity.headline() == ["correlation", "cka", "knn"]
 
 
-def test_the_id_of_a_metric_is_that_of_its_reference_reading() -> None:
-    report = book_frames.report(0.9)
-    report.influence = dict.fromkeys(
-        ["cka", "cka:no_sinks", "knn@50", "knn@5", "knn@10", "knn@10:text", "r2"], np.zeros((7, 4))
-    )
-    assert similarity.reference_id(report, "cka") == "cka:no_sinks"
-    assert similarity.reference_id(report, "knn") == "knn@10"
-    assert similarity.reference_id(report, "r2") == "r2"
-    del report.influence["cka:no_sinks"]
-    assert similarity.reference_id(report, "cka") == "cka"
-
-
 @pytest.fixture
 def newcomer(monkeypatch: pytest.MonkeyPatch) -> str:
     """A metric that is registered and nothing else."""

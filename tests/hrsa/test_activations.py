@@ -76,8 +76,9 @@ def test_batch_size_and_text_order_change_nothing(model, texts):
 def test_streamed_batches_hold_every_token_once_and_respect_the_budget(model, texts):
     seen = []
     for batch in hrsa.extract(model, Words(), texts, token_budget=40, layers=[0, 2]):
-        states, text, position = batch.tokens()
-        assert states.shape == (2, len(text), 16)
+        row, position = torch.nonzero(batch.mask, as_tuple=True)
+        text = torch.from_numpy(batch.texts)[row]
+        assert [layer[batch.mask].shape for layer in batch.layers] == [(len(text), 16)] * 2
         assert batch.token_ids.numel() <= 40
         seen += list(zip(text.tolist(), position.tolist(), strict=True))
     lengths = [len(t.split()) for t in texts]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from realign import hrsa
-from realign.hrsa.levels.representation import shrink_rotation
+from realign.hrsa.procrustes import shrink_rotation
 from realign.hrsa.rows import COLUMNS
 
 SETTINGS = SimpleNamespace(cka_tokens=300, knn_tokens=300, k=(5, 10), resamples=100, seed=0)

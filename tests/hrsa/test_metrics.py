@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import book_frames
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,3 +212,15 @@ def test_ids_are_written_in_words():
     assert {name: metrics.id_title(name) for name in titles} == titles
     assert metrics.id_title("knn@5", "mean") == "k-NN overlap, k = 5, mean over layers"
     assert metrics.id_title("probe_transfer", "mean") == "probe transfer ratio"
+
+
+def test_the_id_of_a_metric_is_that_of_its_reference_reading() -> None:
+    report = book_frames.report(0.9)
+    report.influence = dict.fromkeys(
+        ["cka", "cka:no_sinks", "knn@50", "knn@5", "knn@10", "knn@10:text", "r2"], np.zeros((7, 4))
+    )
+    assert report.reference_id("cka") == "cka:no_sinks"
+    assert report.reference_id("knn") == "knn@10"
+    assert report.reference_id("r2") == "r2"
+    del report.influence["cka:no_sinks"]
+    assert report.reference_id("cka") == "cka"

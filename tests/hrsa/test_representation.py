@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 
 from realign import hrsa
-from realign.hrsa.correlation_grids import correlation_grid_by_part
-from realign.hrsa.representation import shape_influence
+from realign.hrsa.correlation import correlation_grid_by_part
+from realign.hrsa.rotation import shape_influence
 
 
 @pytest.fixture

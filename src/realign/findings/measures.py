@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from realign import hrsa, stats
-from realign.findings import scores, similarity
+from realign.findings import scores
 from realign.hrsa import METRICS, Report
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PairSimilarity:
             return []
         layer = mine.layers - 1 if self.at == "last" else None
         try:
-            gap = hrsa.difference(mine, theirs, similarity.reference_id(mine, self.metric), layer=layer)
+            gap = hrsa.difference(mine, theirs, mine.reference_id(self.metric), layer=layer)
         except ValueError:  # other texts, or a metric without influences: independent intervals
             return [a.minus(b) for a, b in zip(self(study), other(study), strict=False)]
         return [Estimate(gap.value, gap.low, gap.high)]

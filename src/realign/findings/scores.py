@@ -166,7 +166,7 @@ def gains(scores: pd.DataFrame, level: float = 0.90) -> pd.DataFrame:
 
     Returns:
         Frame with suite, role, untrained, trained, gain, low, high (interval of the gain over seeds, NaN
-        with one seed), seeds, better (seeds whose model scores higher). Scores are means over tasks.
+        with one seed or where a task failed), seeds, better (seeds whose model scores higher). Scores are means over tasks.
     """
     each = task_scores(scores)
     means = each.groupby(["model", "role", "seed", "suite"])["score"].mean(skipna=False)
@@ -176,7 +176,8 @@ def gains(scores: pd.DataFrame, level: float = 0.90) -> pd.DataFrame:
             continue
         before = float(means.loc[("untrained", role, -1, suite)])
         gain = group.to_numpy() - before
-        low, high = stats.t_interval(gain, level)
+        failed = np.isnan(gain).any()  # a task of one of the models
+        low, high = (math.nan, math.nan) if failed else stats.t_interval(gain, level)
         rows.append(
             {"suite": suite, "role": role, "untrained": before, "trained": float(group.mean(skipna=False))}
             | {"gain": float(gain.mean()), "low": low, "high": high}

@@ -36,19 +36,6 @@ def headline() -> list[str]:
     return [m.name for m in METRICS.values() if m.headline and m.level != "function"]
 
 
-def reference_id(report: Report, metric: str) -> str:
-    """The id of what :meth:`realign.hrsa.Report.by_layer` shows of a metric's reference estimator.
-
-    Its own variant where the report has influences of it, and the middle k; an id without influences where
-    there is none.
-    """
-    mine = [(variant, k) for name, variant, k in map(split_id, report.influence) if name == metric]
-    own = METRICS[metric].variant
-    variant = own if own in dict(mine) else ""
-    ks = [k for other, k in mine if other == variant]
-    return metric_id(metric, variant, middle(ks)) if ks else metric
-
-
 def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
     """Every metric of every report, both estimators, as the mean over layers and at the last layer.
 

@@ -10,7 +10,7 @@ special tokens.
 
 from realign.hrsa.activations import Activations, collect
 from realign.hrsa.comparison import compare, compare_activations
-from realign.hrsa.correlation_grids import correlation_grid
+from realign.hrsa.correlation import correlation_grid, dimension_correlation
 from realign.hrsa.forward import extract
 from realign.hrsa.function import ProbeResult, cross_model_probe
 from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
@@ -20,18 +20,16 @@ from realign.hrsa.maps import ModelsMap, models_map
 from realign.hrsa.metrics import METRICS, Metric
 from realign.hrsa.neighbours import nearest
 from realign.hrsa.pair import Pair, Probe
-from realign.hrsa.report import Report
-from realign.hrsa.representation import (
+from realign.hrsa.report import Difference, Report, by_layer, difference
+from realign.hrsa.rotation import (
     Procrustes,
     diagonal_energy,
-    dimension_correlation,
     inverse_row_entropy,
     orthogonal_procrustes,
     permutation_energy,
     rotation_angles,
 )
 from realign.hrsa.rows import Rows
-from realign.hrsa.summary import Difference, by_layer, difference
 from realign.hrsa.uncertainty import permutation_test
 
 __all__ = [

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
@@ -113,12 +114,8 @@ def _facts(pair: Pair) -> dict[str, Any]:
 
 
 def _check(a: Activations, b: Activations) -> None:
-    for what, x, y in (
-        ("text keys", a.text_keys, b.text_keys),
-        ("token ids", a.token_ids, b.token_ids),
-        ("positions", a.positions, b.positions),
-        ("text ids", a.text_ids, b.text_ids),
-    ):
+    for name in ("text_keys", "token_ids", "positions", "text_ids"):
+        what, x, y = name.replace("_", " "), getattr(a, name), getattr(b, name)
         if x.shape != y.shape:
             raise ValueError(f"the models read different samples: {len(x)} and {len(y)} {what}")
         if not np.array_equal(x, y):
@@ -186,30 +183,17 @@ def compare(
         A report; with 'both' a report for each mode.
     """
     if attention == "both":
-        return {
-            mode: compare(
-                model_a, model_b, tokenizers, texts, settings, attention=mode, progress=progress, **options
-            )
-            for mode in get_args(Mode)
-        }
+        again = partial(compare, model_a, model_b, tokenizers, texts, settings, progress=progress, **options)
+        return {mode: again(attention=mode) for mode in get_args(Mode)}
     first, second = tokenizers if isinstance(tokenizers, tuple | list) else (tokenizers, tokenizers)
     choice = Options.read(settings)
     keep = max(choice.cka_tokens, choice.knn_tokens)
     limit = getattr(settings, "max_tokens", 512)
+    read = partial(collect, texts=texts, tokens=keep, seed=choice.seed, max_tokens=limit, progress=progress)
     states = []
     for model, tokenizer in ((model_a, first), (model_b, second)):
         with _attention(model, attention):
-            states.append(
-                collect(
-                    model,
-                    tokenizer,
-                    texts,
-                    tokens=keep,
-                    seed=choice.seed,
-                    max_tokens=limit,
-                    progress=progress,
-                )
-            )
+            states.append(read(model, tokenizer))
     return compare_activations(states[0], states[1], settings, **options)
 
 

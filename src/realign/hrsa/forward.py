@@ -38,12 +38,6 @@ class Batch:
     mask: Tensor
     layers: tuple[Tensor, ...]
 
-    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return states (L, m, d) float32, text index (m,) and position (m,) of the m tokens."""
-        states = torch.stack([layer[self.mask].float() for layer in self.layers])
-        row, position = torch.nonzero(self.mask, as_tuple=True)
-        return states, torch.from_numpy(self.texts).to(row.device)[row], position
-
 
 @dataclass(frozen=True)
 class Encoded:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from realign.hrsa.arrays import Array, as_groups, as_pair, numpy
-from realign.hrsa.representation import orthogonal_procrustes
+from realign.hrsa.rotation import orthogonal_procrustes
 
 Task = Literal["classification", "regression"]
 FOLDS, STRENGTHS = 5, (0.001, 0.01, 0.1)
@@ -149,18 +150,20 @@ def cross_model_probe(
     rng = np.random.default_rng(seed)
     for train, test in _splits(truth, numbers, task, folds, seed):
         inner = None if numbers is None else numbers[train]
-        fit = _choose(left[train], truth[train], inner, task, strengths, seed)
-        chosen.append(fit.strength)
+        strength = _choose(left[train], truth[train], inner, task, strengths, seed)
+        chosen.append(strength)
+        fit = _fit(left[train], truth[train], task, strength)
         predictions["own"][test] = fit.predict(left[test])
         predictions["source"][test] = fit.predict(right[test])
         own_scale = StandardScaler().fit(right[train])
-        predictions["target"][test] = fit.predict(right[test], own_scale)
+        predictions["target"][test] = fit[-1].predict(own_scale.transform(right[test]))
         if controls:
             turn = orthogonal_procrustes(right[train], left[train])
             predictions["procrustes"][test] = fit.predict(turn.transform(right[test]))
             best = _choose(right[train], truth[train], inner, task, strengths, seed)
-            predictions["ceiling"][test] = best.predict(right[test])
-            shuffled = _fit(left[train], rng.permutation(truth[train]), task, fit.strength)
+            ceiling = _fit(right[train], truth[train], task, best)
+            predictions["ceiling"][test] = ceiling.predict(right[test])
+            shuffled = _fit(left[train], rng.permutation(truth[train]), task, strength)
             predictions["shuffled"][test] = shuffled.predict(left[test])
     return ProbeResult(task, np.arange(len(truth)), truth, predictions, chosen)
 
@@ -230,36 +233,19 @@ def _splits(
         return list(kind.split(rows, truth, groups))
 
 
-@dataclass(frozen=True)
-class _Fit:
-    scaler: StandardScaler
-    model: LogisticRegression | Ridge
-    strength: float
-
-    def predict(self, x: np.ndarray, scaler: StandardScaler | None = None) -> np.ndarray:
-        return self.model.predict((scaler or self.scaler).transform(x))
-
-
-def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> _Fit:
-    scaler = StandardScaler().fit(x)
-    if task == "regression":
-        return _Fit(scaler, Ridge(alpha=1 / strength).fit(scaler.transform(x), y), strength)
+def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> Pipeline:
+    regression = task == "regression"
+    model = Ridge(alpha=1 / strength) if regression else LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(x), y)
-    return _Fit(scaler, model, strength)
+        return make_pipeline(StandardScaler(), model).fit(x, y)
 
 
 def _choose(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, task: str, strengths: Sequence[float], seed: int
-) -> _Fit:
-    """Fit with the strength that does best on an inner split, weakest complexity first on ties."""
+) -> float:
+    """Return the strength that does best on an inner split, the smallest of those that tie."""
     if len(strengths) == 1:
-        return _fit(x, y, task, strengths[0])
+        return strengths[0]
     train, held = _splits(y, groups, task, 4, seed, strict=False)[0]
-    scores = []
-    for strength in sorted(strengths):
-        fit = _fit(x[train], y[train], task, strength)
-        scores.append((fit.model.score(fit.scaler.transform(x[held]), y[held]), fit.strength))
-    best = max(score for score, _ in scores)
-    return _fit(x, y, task, next(strength for score, strength in scores if score == best))
+    return max(sorted(strengths), key=lambda one: _fit(x[train], y[train], task, one).score(x[held], y[held]))

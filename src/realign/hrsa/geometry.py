@@ -1,27 +1,29 @@
-"""Global geometry of one pair of layers: linear CKA with influences, and the diagnostics that keep it honest.
+"""Global geometry: linear CKA of one pair of layers with influences, what could fake it, its rows in a report.
 
 For the formulas, and for all pairs of layers at once, see :mod:`realign.hrsa.grids`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from realign.hrsa.arrays import (
-    Array,
-    as_matrix,
-    as_pair,
-    center,
-    column_sums,
-    full_precision,
-    numpy,
-    row_squares,
-)
-from realign.hrsa.grids import Estimator, cka_grid, hsic, varying
+from realign.hrsa import arrays
+from realign.hrsa import uncertainty as unc
+from realign.hrsa.arrays import Array, as_matrix, as_pair, center, numpy, row_squares
+from realign.hrsa.grids import Estimator, cka_grid, cka_grids, hsic, varying
+from realign.hrsa.pair import Pair
+from realign.hrsa.rows import Rows
+
+FORMS = {"paper": "biased", "reference": "debiased"}
+SINK_RATIO = 5.0
+"""A row is a sink where its norm exceeds this many times the median norm of its layer."""
 
 
 def linear_cka(x: Array, y: Array, *, estimator: Estimator = "biased") -> float:
@@ -63,23 +65,13 @@ def cka_with_influence(x: Array, y: Array) -> CKAResult:
     """
     left, right = as_pair(x, y, rows=4)
     n = left.shape[0]
-    with full_precision():
+    with arrays.full_precision():
         xc, yc = varying(center(left), "X"), varying(center(right), "Y")
         if n < min(xc.shape[1], yc.shape[1]):
-            gram_x, gram_y = xc @ xc.T, yc @ yc.T
-            parts = [(gram_x * gram_y), gram_x * gram_x, gram_y * gram_y]
-            rows = [part.sum(1, dtype=torch.float64) for part in parts]
+            k, l_ = xc @ xc.T, yc @ yc.T
+            rows = [(a * b).sum(1, dtype=torch.float64) for a, b in ((k, l_), (k, k), (l_, l_))]
         else:
-            cross = xc.T @ yc
-            rows = [
-                torch.cat(
-                    [
-                        ((a @ matrix) * b).sum(1, dtype=torch.float64)
-                        for a, b in zip(p.split(1024), q.split(1024), strict=True)
-                    ]
-                )
-                for p, matrix, q in ((xc, cross, yc), (xc, xc.T @ xc, xc), (yc, yc.T @ yc, yc))
-            ]
+            rows = [_form(a, a.T @ b, b) for a, b in ((xc, yc), (xc, xc), (yc, yc))]
         k, l_ = row_squares(xc), row_squares(yc)
     biased = float(rows[0].sum() / torch.sqrt(rows[1].sum() * rows[2].sum()))
     shares_of = [row / row.sum() for row in rows]
@@ -98,10 +90,16 @@ def cka_with_influence(x: Array, y: Array) -> CKAResult:
     return CKAResult(biased, float(value), numpy(influence), plain)
 
 
+def _form(a: Tensor, matrix: Tensor, b: Tensor) -> Tensor:
+    """Return ``a_p' matrix b_p`` of every row p, a few rows at a time: (n,) float64."""
+    parts = zip(a.split(1024), b.split(1024), strict=True)
+    return torch.cat([((p @ matrix) * q).sum(1, dtype=torch.float64) for p, q in parts])
+
+
 def standardise(x: Array) -> Tensor:
     """Centre each dimension and divide it by its standard deviation; constant dimensions become 0."""
     values = center(as_matrix(x, "X"))
-    scale = torch.sqrt(column_sums(values * values) / len(values)).to(values.dtype)
+    scale = torch.sqrt(arrays.column_sums(values * values) / len(values)).to(values.dtype)
     return values / torch.where(scale > 0, scale, torch.inf)
 
 
@@ -112,34 +110,137 @@ class Energy:
     Attributes:
         top_dimension: share of the norm in its largest dimension, 1/d to 1.
         top_rows: share in the largest 1% of rows (at least one row).
-        norm_ratio: (n,) norm of each uncentred row / median norm.
         influence: (2, n) influence of each row on the two shares; which dimension and rows are on top is
             held fixed.
     """
 
     top_dimension: float
     top_rows: float
-    norm_ratio: np.ndarray
     influence: np.ndarray
 
 
 def energy(x: Array) -> Energy:
     """Measure how much a single dimension or 1% of the rows can dominate CKA and Procrustes."""
-    values = as_matrix(x, "X")
-    squared = varying(center(values), "X") ** 2
+    squared = varying(center(as_matrix(x, "X")), "X") ** 2
     total = squared.sum(dtype=torch.float64)
     by_row = squared.sum(1, dtype=torch.float64)
     few = max(1, round(0.01 * len(by_row)))
-    norms = torch.sqrt(row_squares(values))
-    median = norms.median().clamp_min(1e-300)
     by_dimension = squared.sum(0, dtype=torch.float64)
     top = by_row.topk(few)
     on_top = torch.zeros_like(by_row).index_fill_(0, top.indices, 1.0)
     shares = [float(by_dimension.max() / total), float(top.values.sum() / total)]
     parts = [squared[:, by_dimension.argmax()].double(), by_row * on_top]
     influence = [numpy((part - share * by_row) / total) for part, share in zip(parts, shares, strict=True)]
-    return Energy(shares[0], shares[1], numpy(norms / median), np.stack(influence))
+    return Energy(shares[0], shares[1], np.stack(influence))
 
 
-SINK_RATIO = 5.0
-"""A row is a sink where its norm exceeds this many times the median norm of its layer."""
+def sinks(x: Tensor) -> Tensor:
+    """Mark the rows (n,) of states (n, d) whose norm exceeds SINK_RATIO times the median norm."""
+    norm = torch.sqrt(row_squares(x))
+    return norm > SINK_RATIO * norm.median()
+
+
+def cka(pair: Pair) -> Rows:
+    """CKA of all tokens, without sinks and (full detail) standardised; details `energy` and `cka_null`."""
+    rows = Rows()
+    sunk = np.zeros(len(pair.rows), dtype=bool)  # at any layer of either model
+    for layer in pair.every:
+        for x in pair.layer(layer):
+            sunk |= numpy(sinks(x))
+    rows.meta["sinks"] = int(sunk.sum())
+    for (estimator, variant), (values, influences) in _diagonals(pair, np.flatnonzero(~sunk)).items():
+        low, high = pair.interval(values, influences)
+        kept = influences if estimator == "reference" and variant != "standardised" else None
+        ends = low, np.minimum(high, np.maximum(1.0, values))  # CKA is at most 1
+        rows.add("cka", estimator, pair.every, values, ends, variant=variant, influence=kept)
+    if pair.detail == "full":
+        grids = cka_grids(*pair.stacks(), parts=pair.parts)
+        for estimator, form in FORMS.items():
+            rows.add_grid("cka", estimator, *grids[form])
+        rows.details["cka_null"] = _cka_null(pair)
+        rows.details["energy"] = _energy(pair)
+    return rows
+
+
+def _diagonals(
+    pair: Pair, kept: NDArray[np.int64]
+) -> dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """CKA (L,) of matching layers and its influences (L, texts), by estimator and variant.
+
+    Args:
+        pair: the two models.
+        kept: the rows that are no sinks.
+    """
+    variants: dict[str, tuple[Callable[[Tensor], Tensor], NDArray[np.int64]]] = {
+        "": (lambda x: x, pair.groups),
+        "no_sinks": (lambda x: x[kept], pair.groups[kept]),
+    }
+    if pair.detail == "full":
+        variants["standardised"] = (standardise, pair.groups)
+    count = len(pair.every)
+    curves = {(e, v): (np.empty(count), np.zeros((count, pair.texts))) for e in FORMS for v in variants}
+    for i, layer in enumerate(pair.every):
+        x, y = pair.layer(layer)
+        for variant, (change, groups) in variants.items():
+            if variant != "no_sinks" or len(kept) < len(pair.rows):  # else as for all tokens
+                result = cka_with_influence(change(x), change(y))
+            for estimator, value, per_row in (
+                ("paper", result.biased, result.biased_influence),
+                ("reference", result.debiased, result.influence),
+            ):
+                values, influences = curves[estimator, variant]
+                values[i] = value
+                influences[i] = np.bincount(groups, per_row, minlength=pair.texts)
+    return curves
+
+
+def _energy(pair: Pair) -> pd.DataFrame:
+    """What a single dimension or 1% of the rows hold of the squared norm, by layer and model, with intervals."""
+    records = []
+    for layer in pair.every:
+        for model, x in zip("ab", pair.layer(layer), strict=True):
+            measured = energy(x)
+            record: dict[str, object] = {"layer": layer, "model": model}
+            shares = {"top_dimension_share": measured.top_dimension, "top_rows_share": measured.top_rows}
+            for (name, value), per_row in zip(shares.items(), measured.influence, strict=True):
+                low, high = pair.interval(value, pair.by_text(per_row))
+                record |= {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
+            records.append(record)
+    return pd.DataFrame(records)
+
+
+def _cka_null(pair: Pair, permutations: int = 100) -> pd.DataFrame:
+    """Debiased CKA of text means against re-paired texts; -1 is the maximum over layers."""
+    order = np.argsort(pair.a.text_keys, kind="stable")
+    n = len(order)
+    upper = torch.triu_indices(n, n, 1, device=pair.device)
+    pairs, diagonals = [], []
+    for side in (pair.a, pair.b):
+        x = [center(torch.from_numpy(p[order]).to(pair.device)) for p in side.pooled]
+        # (n, n, layers): a permutation then moves whole rows of layers.
+        pairs.append(torch.stack([v @ v.T for v in x], dim=2))
+        diagonals.append(torch.stack([(v * v).sum(1, dtype=torch.float64) for v in x]))
+
+    def debiased(k: Tensor, l_: Tensor, dk: Tensor, dl: Tensor) -> Tensor:
+        dot = (dk * dl).sum(1)
+        off = 2 * torch.einsum("pl,pl->l", k, l_).double()
+        return hsic(off + dot, dot, dk.sum(1) * dl.sum(1), n, "debiased")
+
+    still = [p[upper[0], upper[1]] for p in pairs]
+    scale = torch.sqrt(
+        debiased(still[0], still[0], diagonals[0], diagonals[0])
+        * debiased(still[1], still[1], diagonals[1], diagonals[1])
+    )
+    moved = pairs[1].view(n * n, -1)
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        at = torch.from_numpy(rows).to(pair.device)
+        other = moved.index_select(0, at[upper[0]] * n + at[upper[1]])
+        return numpy(debiased(still[0], other, diagonals[0], diagonals[1][:, at]) / scale)
+
+    test = unc.permutation_test(statistic, n, permutations=permutations, seed=pair.options.seed)
+    frame = pd.DataFrame(
+        {"layer": range(pair.layers), **{c: test[c] for c in ("value", "null_mean", "null_high", "p")}}
+    )
+    frame.loc[len(frame)] = [-1, test["max_value"][0], np.nan, test["max_null_high"][0], test["max_p"][0]]
+    return frame.astype({"layer": int})

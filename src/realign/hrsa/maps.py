@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
 from sklearn.manifold import ClassicalMDS
 
 from realign.hrsa.activations import Activations
@@ -64,7 +65,8 @@ def models_map(
     points = plane(whole)
     part = np.random.default_rng(seed).permutation(texts)[groups] % parts
     left_out = np.stack([_distances(models, rows[part != p], layers) for p in range(parts)])
-    turned = np.stack([_onto(plane(distance), points) for distance in left_out])
+    planes = [plane(distance) for distance in left_out]
+    turned = np.stack([each @ orthogonal_procrustes(each, points)[0] for each in planes])
 
     def error(values: np.ndarray) -> np.ndarray:
         return np.sqrt((parts - 1) / parts * ((values - values.mean(0)) ** 2).sum(0))
@@ -82,13 +84,10 @@ def models_map(
 
 
 def _rows(models: Mapping[str, Activations], tokens: int, seed: int) -> NDArray[np.int64]:
-    names = list(models)
-    first = models[names[0]]
-    for other in names[1:]:
-        if not np.array_equal(models[other].token_ids, first.token_ids):
-            raise ValueError(
-                f"'{other}' and '{names[0]}' hold different tokens; read the same texts with both"
-            )
+    name, first = next(iter(models.items()))
+    for other, states in models.items():
+        if not np.array_equal(states.token_ids, first.token_ids):
+            raise ValueError(f"'{other}' and '{name}' hold different tokens; read the same texts with both")
     rows = np.arange(first.states.shape[1])
     return rows if tokens >= len(rows) else np.sort(np.random.default_rng(seed).permutation(rows)[:tokens])
 
@@ -112,9 +111,3 @@ def plane(distance: np.ndarray) -> NDArray[np.float64]:
     """
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(ClassicalMDS(metric="precomputed").fit_transform(distance))
-
-
-def _onto(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Turn or mirror a map onto another; both are centred."""
-    u, _, vt = np.linalg.svd(points.T @ target)
-    return points @ (u @ vt)

@@ -1,7 +1,7 @@
 """The registry: every metric of HRSA, declared once.
 
 A report, its summary, tables, figures, the demonstration and the invariance tests iterate :data:`METRICS`.
-A new metric is one entry here, its compute function (in :mod:`realign.hrsa.levels`) and its test; one compute
+A new metric is one entry here, its compute function (in the module of what it measures) and its test; one compute
 function may return the rows of several metrics.
 """
 
@@ -13,8 +13,12 @@ from typing import Literal
 
 import pandas as pd
 
-from realign.hrsa import levels
+from realign.hrsa.correlation import correlation
+from realign.hrsa.geometry import cka
+from realign.hrsa.knn import knn
 from realign.hrsa.pair import Pair
+from realign.hrsa.probes import probe
+from realign.hrsa.procrustes import procrustes
 from realign.hrsa.rows import Rows, metric_id, split_id
 
 Level = Literal["representation", "global geometry", "local geometry", "function"]
@@ -67,37 +71,37 @@ AFFINE: frozenset[Invariance] = frozenset(("isotropic scaling", "translation"))
 RIGID: frozenset[Invariance] = frozenset(("orthogonal", "axis permutation", "translation"))
 
 _ALL = (
-    Metric("correlation", "representation", "dimension-wise correlation (r)", levels.correlation, REFERENCE,
+    Metric("correlation", "representation", "dimension-wise correlation (r)", correlation, REFERENCE,
            AFFINE | {"axis scaling"}, headline="last",
            sees="any change of the coordinate axes", misses="whether the space itself is the same"),
-    Metric("r2", "representation", "Procrustes R²", levels.procrustes, BOTH, RIGID,
+    Metric("r2", "representation", "Procrustes R²", procrustes, BOTH, RIGID,
            estimate="Procrustes R², held out",
            sees="whether one space is a rotation of the other", misses="rotations, and permutations of axes"),
-    Metric("unrotated_r2", "representation", "R² without rotation", levels.procrustes, REFERENCE,
+    Metric("unrotated_r2", "representation", "R² without rotation", procrustes, REFERENCE,
            frozenset(("translation",))),
-    Metric("rotated_correlation", "representation", "correlation after Procrustes (r)", levels.procrustes,
+    Metric("rotated_correlation", "representation", "correlation after Procrustes (r)", procrustes,
            REFERENCE, frozenset(("axis permutation", "translation"))),
-    Metric("cosine", "representation", "cosine after Procrustes", levels.procrustes, BOTH, RIGID | AFFINE),
-    Metric("residual_variance", "representation", "residual variance after Procrustes", levels.procrustes,
+    Metric("cosine", "representation", "cosine after Procrustes", procrustes, BOTH, RIGID | AFFINE),
+    Metric("residual_variance", "representation", "residual variance after Procrustes", procrustes,
            BOTH, RIGID),
-    Metric("inverse_row_entropy", "representation", "inverse row entropy of O", levels.procrustes, BOTH,
+    Metric("inverse_row_entropy", "representation", "inverse row entropy of O", procrustes, BOTH,
            AFFINE | {"axis permutation"}, sees="how mixed the axes are",
            misses="permutations of axes, and changes that no rotation makes"),
-    Metric("diagonal_energy", "representation", "share of O on its diagonal", levels.procrustes, BOTH, AFFINE),
-    Metric("permutation_energy", "representation", "share of O on its best permutation", levels.procrustes,
+    Metric("diagonal_energy", "representation", "share of O on its diagonal", procrustes, BOTH, AFFINE),
+    Metric("permutation_energy", "representation", "share of O on its best permutation", procrustes,
            PAPER, AFFINE | {"axis permutation"}),
-    Metric("cka", "global geometry", "linear CKA", levels.cka, BOTH, RIGID | AFFINE,
+    Metric("cka", "global geometry", "linear CKA", cka, BOTH, RIGID | AFFINE,
            variant="no_sinks", headline="mean", estimate="debiased CKA",
            sees="the large-scale arrangement of points",
            misses="rotations, shifts, scale, and small neighbourhoods"),
-    Metric("knn", "local geometry", "k-NN overlap", levels.knn, BOTH,
+    Metric("knn", "local geometry", "k-NN overlap", knn, BOTH,
            frozenset(("orthogonal", "axis permutation", "isotropic scaling")),
            headline="mean", estimate="corrected k-NN overlap",
            sees="who is next to whom", misses="distances, and everything far away"),
-    Metric("probe_accuracy", "function", "probe accuracy", levels.probe, BOTH,
+    Metric("probe_accuracy", "function", "probe accuracy", probe, BOTH,
            frozenset(("isotropic scaling",)),
            sees="whether the same linear readout still works", misses="directions that no label uses"),
-    Metric("probe_transfer", "function", "probe transfer ratio", levels.probe, REFERENCE,
+    Metric("probe_transfer", "function", "probe transfer ratio", probe, REFERENCE,
            frozenset(("isotropic scaling",)), headline="mean"),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {each.name: each for each in _ALL}
@@ -145,13 +149,10 @@ def headlines(summary: pd.DataFrame) -> list[tuple[str, str]]:
         summary: of :meth:`Report.summary`, or frames of several joined.
     """
     known = list(dict.fromkeys(zip(summary["metric"], summary["at"], strict=True)))
+    ids = [split_id(name) for name, _ in known]
     chosen: list[tuple[str, str]] = []
     for entry in METRICS.values():
-        ks = [
-            k
-            for base, variant, k in (split_id(name) for name, _ in known)
-            if (base, variant) == (entry.name, "")
-        ]
+        ks = [k for base, variant, k in ids if (base, variant) == (entry.name, "")]
         wanted = (metric_id(entry.name, k=middle(ks)), entry.headline) if ks else None
         if wanted in known:
             chosen.append(wanted)

@@ -73,12 +73,11 @@ def neighbour_lists(
         for numbers in groupings
     ]
     with full_precision():
-        unique, inverse = _unique_rows(keys)
-        if unique is None or inverse is None:
-            return _by_tiles(
-                keys, offset, k, groups, block, tile_buffer(keys, block) if buffer is None else buffer
-            )
-        return _with_copies(keys, offset, k, groups, block, unique, inverse)
+        copies = _unique_rows(keys)
+        if copies is not None:
+            return _with_copies(keys, offset, k, groups, block, *copies)
+        buffer = tile_buffer(keys, block) if buffer is None else buffer
+        return _by_tiles(keys, offset, k, groups, block, buffer)
 
 
 def tile_buffer(x: Tensor, block: int = BLOCK) -> Tensor:
@@ -183,8 +182,8 @@ def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
     raise ValueError(f"metric '{metric}' is unknown; choose 'cosine' or 'euclidean'")
 
 
-def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Index of one row of each set of copies, and each row's set; None, None where all rows differ.
+def _unique_rows(keys: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Index of one row of each set of copies, and each row's set; None where all rows differ.
 
     Rows are hashed by their bits on their own device, and copies are then compared with one another.
     """
@@ -196,7 +195,7 @@ def _unique_rows(keys: Tensor) -> tuple[Tensor | None, Tensor | None]:
         hashes = [(part[:, :width].long() * odd[:width]).sum(1) for part in bits.split(STRIP)]
         values, inverse = torch.unique(torch.cat(hashes), return_inverse=True)
         if len(values) == len(keys):
-            return None, None
+            return None
     rows = torch.arange(len(keys), device=keys.device)
     first = torch.full_like(values, len(keys)).scatter_reduce_(0, inverse, rows, "amin")
     if not torch.equal(bits[first[inverse]], bits):

@@ -1,4 +1,4 @@
-"""The result of comparing two models: one long table of numbers, details, influences of texts.
+"""What a comparison of two models found: numbers, details and influences; and what two reports say together.
 
 The table is described in :mod:`realign.hrsa.rows`; layer 0 is the token embedding, the last layer follows the
 final norm. Details, and their columns:
@@ -26,14 +26,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from realign.hrsa import metrics
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.rows import metric_id, split_id
 
 TABLE = "table"
-TEXT_COLUMNS = ("variant",)
-"""Columns whose empty cells are text."""
 
 
 @dataclass
@@ -87,12 +86,27 @@ class Report:
         Raises:
             ValueError: an unknown metric or estimator, or one that this report does not hold.
         """
+        rows = self._reading(metric, estimator, variant, k).sort_values("layer")
+        return rows[["layer", "value", "low", "high", "null"]].reset_index(drop=True)
+
+    def reference_id(self, metric: str) -> str:
+        """Return the id of what :meth:`by_layer` shows of a metric by the reference estimator.
+
+        It is the plain name where the report has no influences of that.
+        """
+        shown = self._reading(metric, "reference", None, None).iloc[0]
+        name = metric_id(metric, shown["variant"], shown["k"])
+        return name if name in self.influence else metric
+
+    def _reading(self, metric: str, estimator: str, variant: str | None, k: int | None) -> pd.DataFrame:
+        """Choose the rows of the table as :meth:`by_layer` says."""
         entry = metrics.metric(metric)
         if estimator not in metrics.ESTIMATORS:
             raise ValueError(f"unknown estimator '{estimator}'; choose from {', '.join(metrics.ESTIMATORS)}")
         if estimator not in entry.estimators:
             estimator = entry.estimators[0]
-        rows = self.table[(self.table["metric"] == metric) & (self.table["estimator"] == estimator)]
+        held = self.table[self.table["estimator"] == estimator]
+        rows = held[held["metric"] == metric]
         if variant is None:
             own = entry.variant if estimator == "reference" else ""
             variant = own if own in set(rows["variant"]) else ""
@@ -101,17 +115,12 @@ class Report:
             k = metrics.middle(rows["k"])
         rows = rows[rows["k"] == k]
         if rows.empty:
+            ids = held[["metric", "variant", "k"]].drop_duplicates().itertuples(index=False)
             raise ValueError(
                 f"the report does not hold {metric_id(metric, variant, k or 0)} by the {estimator} estimator; "
-                f"it holds {', '.join(self._ids(estimator))}"
+                f"it holds {', '.join(metric_id(*one) for one in ids)}"
             )
-        columns = ["layer", "value", "low", "high", "null"]
-        return rows.sort_values("layer")[columns].reset_index(drop=True)
-
-    def _ids(self, estimator: str) -> list[str]:
-        rows = self.table[self.table["estimator"] == estimator]
-        names = rows[["metric", "variant", "k"]].drop_duplicates().itertuples(index=False)
-        return [metric_id(*name) for name in names]
+        return rows
 
     def curve(self, name: str) -> pd.DataFrame:
         """:meth:`by_layer` of an id, such as 'cka:no_sinks' or 'knn@10', by the reference estimator."""
@@ -200,7 +209,7 @@ class Report:
         frames = {}
         for path in sorted(directory.glob("*.csv.gz")):
             frame = pd.read_csv(path)
-            empty = {name: "" for name in TEXT_COLUMNS if name in frame}
+            empty = {"variant": ""} if "variant" in frame else {}  # its empty cells are text
             frames[path.name.removesuffix(".csv.gz")] = frame.fillna(empty)
         influence = {}
         with np.load(directory / "arrays.npz") as arrays:
@@ -211,6 +220,65 @@ class Report:
                     influence[name.removeprefix("influence/")] = values / values.shape[-1]
         meta = json.loads((directory / "meta.json").read_text())
         return cls(frames.pop(TABLE), frames, rotation, influence, meta)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of one number between two reports: value, its 95% interval, and p (two-sided, normal)."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def by_layer(report: Report) -> pd.DataFrame:
+    """Reference value of every id that has influences, layer by layer: metric (id), layer, value, low, high."""
+    frames = [report.curve(name).assign(metric=name) for name in report.influence]
+    return pd.concat(frames, ignore_index=True)[["metric", "layer", "value", "low", "high"]]
+
+
+def difference(first: Report, second: Report, name: str, *, layer: int | None = None) -> Difference:
+    """Difference of one metric between two comparisons on the same tokens, with its interval.
+
+    Answers "is RLVR's drop in overlap smaller than SFT's?" with texts paired, so what both comparisons
+    share cancels.
+
+    Args:
+        first: report of one pair of models.
+        second: report of another pair on the same texts and sample.
+        name: an id that has influences: 'cka', 'cka:no_sinks', 'correlation', 'r2', 'knn@10', ...
+        layer: which layer; None is the mean over layers.
+
+    Returns:
+        first - second.
+
+    Raises:
+        ValueError: no influences of that id, or the reports differ in tokens or layers.
+    """
+    if first.meta["sample"] != second.meta["sample"]:
+        raise ValueError("the two reports read different tokens; compare them on the same texts and seed")
+    for report in (first, second):
+        if name not in report.influence:
+            raise ValueError(f"'{name}' has no influences; there are those of {', '.join(report.influence)}")
+    mine, theirs = first.curve(name), second.curve(name)
+    layers = mine["layer"].tolist()
+    if layers != theirs["layer"].tolist():
+        raise ValueError(f"the two reports hold {name} for different layers")
+    effects = first.influence[name].astype(np.float64) - second.influence[name]
+    gaps = (mine["value"] - theirs["value"]).to_numpy()
+    if layer is None:
+        value, influence = float(gaps.mean()), effects.mean(axis=0)
+    else:
+        if layer not in layers:
+            raise ValueError(f"layer {layer} was not compared; there are {layers}")
+        at = layers.index(layer)
+        value, influence = float(gaps[at]), effects[at]
+    weights = unc.resample_weights(len(influence), first.meta["resamples"], first.meta["seed"])
+    low, high = unc.interval(value, influence, weights)
+    error = float(np.sqrt((influence**2).sum() * len(influence) / max(1, len(influence) - 1)))
+    p = float(2 * norm.sf(abs(value) / error)) if error > 0 else float("nan")
+    return Difference(value, float(low), float(high), p)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

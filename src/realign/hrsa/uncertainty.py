@@ -18,6 +18,8 @@ from scipy.stats import t as student
 
 from realign.hrsa.arrays import as_groups
 
+LEVEL = 0.95
+
 
 def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """Draw how often each text occurs in each bootstrap resample: (resamples, texts)."""
@@ -26,15 +28,14 @@ def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float6
 
 
 def interval(
-    value: np.ndarray | float, influence: np.ndarray, weights: np.ndarray, *, level: float = 0.95
+    value: np.ndarray | float, influence: np.ndarray, weights: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile interval of ``value`` from its influences.
+    """95% percentile interval of ``value`` from its influences.
 
     Args:
         value: (...) reported numbers.
         influence: (..., texts) influence of each text on each of them.
         weights: (resamples, texts) from :func:`resample_weights`.
-        level: coverage.
 
     Returns:
         low and high, each shaped like ``value``; NaN where there are fewer than 2 texts or no resamples.
@@ -45,8 +46,7 @@ def interval(
         return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     # As for any variance: resampling gives the sum of squares / T, unbiased is the sum / (T - 1).
     shifts = np.sqrt(texts / (texts - 1)) * (influence.astype(np.float64) @ (weights - 1).T)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(value[..., None] + shifts, tails, axis=-1)
+    low, high = np.quantile(value[..., None] + shifts, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
     return low, high
 
 
@@ -57,9 +57,9 @@ def text_parts(groups: np.ndarray, seed: int, parts: int = 20) -> NDArray[np.int
 
 
 def part_interval(
-    value: np.ndarray | float, influence: np.ndarray, *, level: float = 0.95
+    value: np.ndarray | float, influence: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Interval of ``value`` (...) from the influences (parts, ...) of random parts of the texts.
+    """95% interval of ``value`` (...) from the influences (parts, ...) of random parts of the texts.
 
     The delete-a-group jackknife (Kott 2001) with its t distribution: for numbers that are too many to keep the
     influence of every text. NaN where there is one part only.
@@ -68,7 +68,7 @@ def part_interval(
     if parts < 2:
         return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     error = np.sqrt(parts / (parts - 1) * (influence**2).sum(axis=0))
-    reach = student.ppf((1 + level) / 2, parts - 1) * error
+    reach = student.ppf((1 + LEVEL) / 2, parts - 1) * error
     return value - reach, value + reach
 
 

@@ -24,7 +24,7 @@ from realign.display.figures.style import (
 from realign.display.format import between, ceiling_name, pair_name
 from realign.findings import similarity
 from realign.findings.similarity import Ceilings, Reports
-from realign.hrsa.levels.representation import shrink_rotation
+from realign.hrsa.procrustes import shrink_rotation
 
 IMAGE_WIDTH = 320  # pixels of a rotation: block maxima keep a thin diagonal visible, and the page small
 

@@ -1,4 +1,4 @@
-"""Representation level: do two models use the same axes, or the same space up to a rotation?
+"""The rotation that takes one model's space onto the other's: its fit, how well it fits, and its shape.
 
 Rows are the same tokens in both models. Everything is computed in float64 unless said otherwise.
 """
@@ -18,35 +18,10 @@ from realign.hrsa.arrays import (
     as_pair,
     center,
     column_sums,
-    constant_columns,
     full_precision,
     numpy,
     row_squares,
 )
-
-
-def dimension_correlation(x: Array, y: Array) -> np.ndarray:
-    """Pearson r of every dimension between two models.
-
-    Args:
-        x: states (n, d) of the first model.
-        y: states (n, d) of the second, same rows and axes.
-
-    Returns:
-        (d,) float64 in [-1, 1]; NaN where a dimension is constant in either model.
-
-    Raises:
-        ValueError: the shapes differ, a value is not finite, or all dimensions are constant.
-    """
-    left, right = as_pair(x, y, same_width=True)
-    left, right = center(left.double()), center(right.double())
-    spread = torch.sqrt((left**2).sum(0)) * torch.sqrt((right**2).sum(0))
-    constant = constant_columns(left, as_matrix(x, "X")) | constant_columns(right, as_matrix(y, "Y"))
-    if bool(constant.all()):
-        raise ValueError("every dimension is constant in X or in Y; no correlation is defined")
-    r = (left * right).sum(0) / spread
-    r[constant] = torch.nan
-    return numpy(r.clamp(-1, 1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Axes and rotations of a report: dimension-wise correlation and Procrustes, in both estimators."""
+"""Procrustes in a report: how well a rotation maps one model onto the other, and the rotation's shape."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from realign.hrsa import representation as rep
+from realign.hrsa import rotation as rot
 from realign.hrsa import uncertainty as unc
-from realign.hrsa.arrays import center, group_sums, numpy, row_squares
-from realign.hrsa.correlation_grids import correlation_grid_by_part
+from realign.hrsa.arrays import numpy, row_squares
+from realign.hrsa.correlation import correlation_influence
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
@@ -28,43 +28,6 @@ Scores: TypeAlias = dict[str, tuple[float, np.ndarray]]
 """By metric: its value and the influence (texts,) of each text on it."""
 
 
-def correlation(pair: Pair) -> Rows:
-    """Dimension-wise correlation; detail `correlation_histogram` (r of every dimension, last layer)."""
-    rows = Rows()
-    if pair.detail == "full":
-        rows.add_grid("correlation", "reference", *correlation_grid_by_part(*pair.stacks(), pair.parts))
-    groups = torch.from_numpy(pair.groups).to(pair.device)
-    values, influences = np.empty(len(pair.every)), np.empty((len(pair.every), pair.texts))
-    for i, layer in enumerate(pair.every):
-        x, y = pair.layer(layer)
-        r, influences[i] = _correlation_influence(x, y, groups, pair.texts)
-        values[i] = np.nanmean(r)
-    ends = pair.interval(values, influences)
-    rows.add("correlation", "reference", pair.every, values, ends, influence=influences)
-    rows.details["correlation_histogram"] = pd.DataFrame({"dimension": range(len(r)), "r": r})
-    return rows
-
-
-def _correlation_influence(x: Tensor, y: Tensor, groups: Tensor, texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pearson r (d,) and the jackknife influence (texts,) of each text on its mean over dimensions."""
-    r = rep.dimension_correlation(x, y)
-    xc, yc = center(x), center(y)
-    ones = torch.ones(len(x), dtype=torch.float64, device=x.device)
-    count = len(x) - group_sums(ones, groups, texts)[:, None]
-
-    def without(v: Tensor) -> Tensor:
-        """Mean over rows when one text is left out: (texts, d)."""
-        sums = group_sums(v, groups, texts)
-        return (sums.sum(0) - sums) / count
-
-    mx, my = without(xc), without(yc)
-    cov = without(xc * yc) - mx * my
-    var = (without(xc * xc) - mx * mx) * (without(yc * yc) - my * my)
-    left_out = cov / torch.sqrt(var.clamp_min(1e-300))
-    left_out = left_out[:, torch.from_numpy(np.isfinite(r)).to(x.device)].mean(1)
-    return r, numpy(left_out.mean() - left_out)
-
-
 def procrustes(pair: Pair) -> Rows:
     """All metrics of the Procrustes map, its last layer's rotation, and (full detail) `rotation_angles`."""
     rows = Rows()
@@ -74,7 +37,7 @@ def procrustes(pair: Pair) -> Rows:
     full, last = pair.detail == "full", pair.layers - 1
     for layer in pair.picked:
         x, y = pair.layer(layer)
-        whole = rep.orthogonal_procrustes(x, y, fast=True)
+        whole = rot.orthogonal_procrustes(x, y, fast=True)
         in_sample, held_out = _in_sample(pair, whole, x, y), _held_out(pair, x, y, folds)
         null: dict[str, float] = {}
         if full and (layer % 5 == 0 or layer == last):
@@ -82,7 +45,7 @@ def procrustes(pair: Pair) -> Rows:
         if layer == last:
             rows.rotation, rows.meta["rotation_block"] = shrink_rotation(whole.rotation)
             if full:
-                rows.details["rotation_angles"] = pd.DataFrame({"angle": rep.rotation_angles(whole.rotation)})
+                rows.details["rotation_angles"] = pd.DataFrame({"angle": rot.rotation_angles(whole.rotation)})
                 in_sample["permutation_energy"] = _permutation(pair, whole, x, y)
         for metric, (value, influence) in in_sample.items():
             points[metric, "paper"].append((layer, value, influence, np.nan))
@@ -108,23 +71,23 @@ def shrink_rotation(rotation: np.ndarray, width: int = STORED_WIDTH) -> tuple[np
 
 def _axes(rotation: np.ndarray) -> dict[str, float]:
     return {
-        "inverse_row_entropy": float(rep.inverse_row_entropy(rotation).mean()),
-        "diagonal_energy": rep.diagonal_energy(rotation),
+        "inverse_row_entropy": float(rot.inverse_row_entropy(rotation).mean()),
+        "diagonal_energy": rot.diagonal_energy(rotation),
     }
 
 
-def _in_sample(pair: Pair, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Scores:
+def _in_sample(pair: Pair, fitted: rot.Procrustes, x: Tensor, y: Tensor) -> Scores:
     """Scores on the rows of the fit, as the public code has them."""
     aligned = fitted.aligned(x)
-    score = rep.alignment_score(aligned, y - rep.like(fitted.target_mean, y))
+    score = rot.alignment_score(aligned, y - rot.like(fitted.target_mean, y))
     # The public code fits on centred states but takes the cosine of uncentred ones.
-    turned = aligned + rep.like(fitted.source_mean @ fitted.rotation, x)
+    turned = aligned + rot.like(fitted.source_mean @ fitted.rotation, x)
     raw = numpy(torch.nn.functional.cosine_similarity(turned, y, dim=1).double())
     r2 = 1 - score.residual_variance
     error, total = score.squared_error, score.squared_total
     # The map minimises this error, so refitting it without a text would change the error to second order only.
     effect = pair.by_text(((1 - r2) * total - error) / total.sum())
-    shape = rep.shape_influence(fitted, x, y)
+    shape = rot.shape_influence(fitted, x, y)
     return {
         "r2": (r2, effect),
         "cosine": (float(raw.mean()), unc.mean_influence(raw, pair.groups, pair.texts)),
@@ -133,12 +96,12 @@ def _in_sample(pair: Pair, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> Scor
     }
 
 
-def _permutation(pair: Pair, fitted: rep.Procrustes, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
+def _permutation(pair: Pair, fitted: rot.Procrustes, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
     """Energy of the map on its best axis permutation, which is held fixed: the diagonal's, Y's axes permuted."""
-    value, axes = rep.permutation_energy(fitted.rotation)
+    value, axes = rot.permutation_energy(fitted.rotation)
     permuted = replace(fitted, rotation=fitted.rotation[:, axes], target_mean=fitted.target_mean[axes])
     columns = torch.from_numpy(axes).to(y.device)
-    return value, pair.by_text(rep.shape_influence(permuted, x, y[:, columns])["diagonal_energy"])
+    return value, pair.by_text(rot.shape_influence(permuted, x, y[:, columns])["diagonal_energy"])
 
 
 def _held_out(pair: Pair, x: Tensor, y: Tensor, folds: tuple[np.ndarray, ...]) -> Scores:
@@ -148,22 +111,22 @@ def _held_out(pair: Pair, x: Tensor, y: Tensor, folds: tuple[np.ndarray, ...]) -
     shapes = {name: np.empty(len(x)) for name in SHAPE}
     axes, residual = [], []
     for train, test in (folds, folds[::-1]):
-        fitted = rep.orthogonal_procrustes(x[train], y[train], fast=True)
-        mean, turned = rep.like(fitted.target_mean, y), fitted.aligned(x[test])
+        fitted = rot.orthogonal_procrustes(x[train], y[train], fast=True)
+        mean, turned = rot.like(fitted.target_mean, y), fitted.aligned(x[test])
         target = y[test] - mean
-        score = rep.alignment_score(turned, target)
+        score = rot.alignment_score(turned, target)
         error[test], total[test], cosine[test] = score.squared_error, score.squared_total, score.row_cosine
         aligned[test] = turned + mean
-        unturned[test] = numpy(row_squares(target - x[test] + rep.like(fitted.source_mean, x)))
+        unturned[test] = numpy(row_squares(target - x[test] + rot.like(fitted.source_mean, x)))
         axes.append(_axes(fitted.rotation))
         residual.append(score.residual_variance)
-        for name, influence in rep.shape_influence(fitted, x[train], y[train]).items():
+        for name, influence in rot.shape_influence(fitted, x[train], y[train]).items():
             shapes[name][train] = influence / 2
     r2 = float(1 - error.sum() / total.sum())
     effect = pair.by_text(((1 - r2) * total - error) / total.sum())
     plain = float(1 - unturned.sum() / total.sum())
     groups = torch.from_numpy(pair.groups).to(x.device)
-    r, r_effect = _correlation_influence(aligned, y, groups, pair.texts)
+    r, r_effect = correlation_influence(aligned, y, groups, pair.texts)
     return {
         "r2": (r2, effect),
         # How well the models agree without the rotation, and their correlation after it.
@@ -184,7 +147,7 @@ def _procrustes_null(
     for _ in range(draws):
         train, test = folds
         shuffled = train[unc.text_order(pair.groups[train], rng)]
-        fitted = rep.orthogonal_procrustes(x[train], y[shuffled], fast=True)
+        fitted = rot.orthogonal_procrustes(x[train], y[shuffled], fast=True)
         other = test[unc.text_order(pair.groups[test], rng)]
         score = fitted.score(x[test], y[other])
         draws_of.append(
