@@ -34,7 +34,7 @@ import torch
 from realign import config, hardware, paths
 from realign.evaluation import code, instructions, run, suites
 from realign.evaluation.encoder import TaskEncoder
-from realign.evaluation.tasks import make
+from realign.evaluation.specs import make
 from realign.models import loading
 from realign.models.embedder import Embedder
 from realign.texts import corpus

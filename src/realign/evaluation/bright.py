@@ -186,7 +186,6 @@ _problem_task = partial(
     TaskSpec,
     type="Retrieval",
     smoke_n=6,
-    main_score="ndcg_at_10",
     license="mit",
     domains=("Academic", "Written"),
     subtypes=("Reasoning as Retrieval",),

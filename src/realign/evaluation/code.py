@@ -163,7 +163,6 @@ _code_task = partial(
     TaskSpec,
     type="Retrieval",
     smoke_n=8,
-    main_score="ndcg_at_10",
     source="functions of installed libraries, evaluation side",
     license=LIBRARY_LICENSE,
     languages=("eng-Latn", "python-Code"),

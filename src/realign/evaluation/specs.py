@@ -1,7 +1,7 @@
-"""What a laptop task is: its data in plain Python, and how it is described. Imports no mteb.
+"""What a laptop task is: its data in plain Python, how it is described, and how mteb gets it.
 
 A builder is a pure function of the installed packages and of a size, so the same environment
-always gives the same data; ``TaskSpec.digest`` says which.
+always gives the same data; ``TaskSpec.digest`` says which. mteb is imported where a task of its own is made.
 """
 
 from __future__ import annotations
@@ -9,12 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from mteb.abstasks import AbsTask
+
+MAIN_SCORES = {
+    "BitextMining": "f1",
+    "Classification": "accuracy",
+    "Clustering": "v_measure",
+    "MultilabelClassification": "f1",
+    "PairClassification": "max_ap",
+    "Reranking": "map_at_1000",
+    "Retrieval": "ndcg_at_10",
+}
 BM25_TYPES = ("Retrieval", "Reranking")
 """Task types that BM25 is run on."""
+FEW_LABELS = {"n_experiments": 5, "samples_per_label": 8}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "Classification": FEW_LABELS,
+    "MultilabelClassification": FEW_LABELS,
+    # mteb embeds 4% of a clustering task's texts by default; a small task is read whole.
+    "Clustering": {"max_fraction_of_documents_to_embed": None},
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +73,6 @@ class TaskSpec:
     build: Callable[[int], Columns | Corpus]
     n: int
     smoke_n: int
-    main_score: str
     description: str
     source: str
     gold: str
@@ -64,7 +83,11 @@ class TaskSpec:
     subtypes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def main_score(self) -> str:
+        """The measure that counts, that of the task's type."""
+        return MAIN_SCORES[self.type]
 
     def data(self, n: int) -> Columns | Corpus:
         """Build the data once per process and size."""
@@ -144,3 +167,72 @@ def clip(text: str, characters: int) -> str:
     cut = text[:characters]
     space = max(cut.rfind(" "), cut.rfind("\n"))
     return (cut[:space] if space > characters // 2 else cut).rstrip()
+
+
+def make(spec: TaskSpec, n: int) -> AbsTask:
+    """Make the mteb task of a specification at size ``n``; its data are built when it is loaded."""
+    from mteb import abstasks
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    fields: dict[str, Any] = {  # checked by pydantic, whose literal types a plain str does not fit
+        "name": spec.name,
+        "description": f"{spec.description} Gold: {spec.gold}. Known weakness: {spec.weakness}.",
+        "dataset": {"path": f"realign/{spec.name}", "revision": f"n{n}"},
+        "reference": "https://arxiv.org/abs/2601.21192",
+        "type": spec.type,
+        "category": "t2t",
+        "modalities": ["text"],
+        "eval_splits": ["test"],
+        "eval_langs": spec.languages,
+        "main_score": spec.main_score,
+        "date": ("2024-01-01", "2026-11-01"),
+        "domains": spec.domains,
+        "task_subtypes": spec.subtypes,
+        "license": spec.license,
+        "annotations_creators": "derived",
+        "dialect": [],
+        "sample_creation": "found",
+        "bibtex_citation": "",
+    }
+
+    def load_data(self: AbsTask, num_proc: int | None = None, **kwargs: Any) -> None:
+        if not self.data_loaded:
+            data = spec.data(n)
+            self.dataset = to_retrieval(data) if isinstance(data, Corpus) else to_columns(data)
+            self.data_loaded = True
+
+    body = {"__doc__": spec.description, "metadata": TaskMetadata(**fields), "load_data": load_data}
+    body |= OPTIONS.get(spec.type, {})
+    if spec.type == "Clustering":  # mteb would sample 16,384 texts ten times, with replacement
+        body["max_documents_per_cluster"] = n
+    kind = "Retrieval" if spec.type == "Reranking" else spec.type
+    return type(spec.name, (getattr(abstasks, f"AbsTask{kind}"),), body)()
+
+
+def to_columns(data: Columns) -> dict[str, DatasetDict]:
+    """Columns as mteb holds them: a dictionary of subsets, each with its splits."""
+    from datasets import Dataset, DatasetDict
+
+    return {
+        subset: DatasetDict({split: Dataset.from_dict(dict(columns)) for split, columns in splits.items()})
+        for subset, splits in data.subsets.items()
+    }
+
+
+def to_retrieval(data: Corpus) -> dict[str, dict[str, Any]]:
+    """A corpus as mteb holds it; excluded documents become the complement in ``top_ranked``, as in BRIGHT."""
+    from datasets import Dataset
+
+    ranked: dict[str, list[str]] | None = None
+    if data.candidates is not None:
+        ranked = {q: list(ids) for q, ids in data.candidates.items()}
+    elif data.excluded:
+        hidden = {q: set(ids) for q, ids in data.excluded.items()}
+        ranked = {q: [d for d in data.documents if d not in hidden.get(q, ())] for q in data.queries}
+    test = {
+        "corpus": Dataset.from_list([{"id": i, "title": "", "text": t} for i, t in data.documents.items()]),
+        "queries": Dataset.from_list([{"id": i, "text": t} for i, t in data.queries.items()]),
+        "relevant_docs": {q: dict(grades) for q, grades in data.relevant.items()},
+        "top_ranked": ranked,
+    }
+    return {"default": {"test": test}}

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from realign.errors import UsageError, unknown
-from realign.evaluation import bright, cldr, code, instructions, messages, tasks
+from realign.evaluation import bright, cldr, code, instructions, messages
 from realign.evaluation import specs as specs_module
 from realign.evaluation.specs import TaskSpec
 
@@ -156,7 +156,7 @@ def load(name: str) -> list[AbsTask]:
         UsageError: no such suite, benchmark or task (the nearest name is given).
     """
     if _suite(name) is not None:
-        return [tasks.make(spec, n) for spec, n in specs(name)]
+        return [specs_module.make(spec, n) for spec, n in specs(name)]
     import mteb
 
     if name.startswith("tasks:"):
