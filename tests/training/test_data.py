@@ -25,15 +25,15 @@ def test_every_row_is_used_once_an_epoch_and_batches_never_mix_sets() -> None:
     sets = [make("a", 32), make("b", 16)]
     planned = plan(sets, 8, 2, seed=0)
     assert len(planned) == 12
-    used = Counter((index, row) for index, rows in planned.batches for row in rows)
+    used = Counter((index, row) for index, rows in planned for row in rows)
     assert set(used.values()) == {2}
-    assert sum(len(rows) for _, rows in planned.batches) == 96
-    assert len({index for index, _ in planned.batches[:6]}) == 2  # mixed, not one set after the other
+    assert sum(len(rows) for _, rows in planned) == 96
+    assert len({index for index, _ in planned[:6]}) == 2  # mixed, not one set after the other
 
 
 def test_no_batch_holds_a_positive_twice() -> None:
     one = make("a", 40, repeats=6)
-    for _, rows in plan([one], 8, 1, seed=3).batches:
+    for _, rows in plan([one], 8, 1, seed=3):
         positives = [one.positives[row] for row in rows]
         assert len(set(positives)) == len(positives) == 8
 
@@ -46,7 +46,7 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
 
 def test_a_part_of_an_epoch_and_a_set_smaller_than_a_batch() -> None:
     assert len(plan([make("a", 64)], 8, 0.5, seed=0)) == 4
-    assert [len(rows) for _, rows in plan([make("a", 5)], 8, 1, seed=0).batches] == [5]
+    assert [len(rows) for _, rows in plan([make("a", 5)], 8, 1, seed=0)] == [5]
     with pytest.raises(RealignError, match="nothing to train on"):
         plan([make("a", 0)], 8, 1, seed=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from realign.config import Recipe
 from realign.errors import RealignError
@@ -41,16 +41,8 @@ class TrainingBatch:
         return sum(map(len, self.ids))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which rows of which set make up each batch: ``batches[i] = (set, rows)``."""
-
-    batches: list[tuple[int, list[int]]]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
+Plan: TypeAlias = list[tuple[int, list[int]]]
+"""Which rows of which set make up each batch: (set, rows)."""
 Sampling = Literal["size", "equal", "temperature"]
 
 
@@ -76,17 +68,15 @@ def queries_per_set(
 
 def draw_queries(sets: Sequence[PairSet], recipe: Recipe, seed: int) -> list[PairSet]:
     """Draw a recipe's number of queries from its training sets."""
-    counts = queries_per_set(
-        [len(one) for one in sets], recipe.queries, recipe.sampling, recipe.sampling_temperature
-    )
+    sizes = [len(one) for one in sets]
+    counts = queries_per_set(sizes, recipe.queries, recipe.sampling, recipe.sampling_temperature)
     return [one.take(n, seed) for one, n in zip(sets, counts, strict=True)]
 
 
 def load_sets(recipe: Recipe, seed: int) -> list[PairSet]:
     """Load the training sets of a recipe and draw its number of queries from them."""
-    return draw_queries(
-        [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data], recipe, seed
-    )
+    sets = [pairs.load(name, hard_negatives=recipe.hard_negatives) for name in recipe.data]
+    return draw_queries(sets, recipe, seed)
 
 
 def evaluation_texts(recipe: Recipe) -> list[str]:
@@ -121,10 +111,10 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
         RealignError: there is no row at all.
     """
     generator = random.Random(f"realign plan {seed}")
-    batches: list[tuple[int, list[int]]] = []
+    batches: Plan = []
     whole = int(epochs)
     for epoch in range(whole + (epochs > whole)):
-        of_epoch: list[tuple[int, list[int]]] = []
+        of_epoch: Plan = []
         for index, one in enumerate(sets):
             rows = list(range(len(one)))
             generator.shuffle(rows)
@@ -133,8 +123,13 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
         share = 1.0 if epoch < whole else epochs - whole
         batches += of_epoch[: max(1, round(len(of_epoch) * share))]
     if not batches:
-        raise RealignError("the training sets are empty: there is nothing to train on")
-    return Plan(batches)
+        rows = sum(len(one) for one in sets)
+        raise RealignError(
+            f"no two of the {rows} training rows differ in query and positive, so none can be a negative of another"
+            if rows > 1
+            else f"the training sets have {rows} rows: there is nothing to train on"
+        )
+    return batches
 
 
 def _batches(one: PairSet, rows: list[int], size: int) -> list[list[int]]:
@@ -208,10 +203,7 @@ class Tokenized:
         batch = TrainingBatch(one.name, [], [], [], [], [])
         place: dict[tuple[int, tuple[int, ...]], int] = {}
         contents: dict[str, int] = {}
-        for places, texts, tokens in (
-            (batch.queries, queries, asked),
-            (batch.candidates, passages, read),
-        ):
+        for places, texts, tokens in ((batch.queries, queries, asked), (batch.candidates, passages, read)):
             for text, ids in zip(texts, tokens.ids, strict=True):
                 key = (tokens.skip, tuple(ids))
                 if key not in place:

@@ -54,7 +54,7 @@ class _Batches(Dataset):
         return len(self.batches)
 
     def __getitem__(self, step: int) -> TrainingBatch:
-        return self.data.batch(*self.batches.batches[step])
+        return self.data.batch(*self.batches[step])
 
 
 def peak_memory(device: torch.device) -> float:
@@ -180,7 +180,7 @@ class Trainer(SentenceTransformerTrainer):
 
     def place(self, step: int) -> str:
         """Name a step and its batch."""
-        index, rows = self.items.batches.batches[step - 1]
+        index, rows = self.items.batches[step - 1]
         batch = f"set {self.items.data.sets[index].name}, rows {', '.join(map(str, rows[:4]))}"
         more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
         return f"step {step} of {self.state.max_steps} ({batch}{more})"

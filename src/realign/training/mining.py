@@ -6,8 +6,8 @@ The search is sentence-transformers' ``mine_hard_negatives``. What is ours: text
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -38,10 +38,6 @@ class MiningReport:
     """Positive minus negative score over all negatives: mean, min, quartiles, max; empty if there is none."""
     positive_mean: float
     """Mean score of the positives that got a negative; NaN if there is none."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return asdict(self)
 
 
 def mine(

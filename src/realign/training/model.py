@@ -27,6 +27,36 @@ if TYPE_CHECKING:
 # sentence-transformers would apply a tokeniser's chat template by itself; this reads plain text.
 MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 SCORES = "## Scores"
+CARD = f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+license: {{license}}
+---
+
+# {{source}} after contrastive learning
+
+Trained by realign from the backbone `{{source}}` with {{attention}} attention; mean of
+the last states over the text's own tokens (the instruction is read, not pooled), length 1.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/directory")
+queries = model.encode(['...'], prompt={{prompt}})
+documents = model.encode(['...'])
+```
+
+Recipe, data, seeds and versions:
+
+```json
+{{record}}
+```
+
+{SCORES}
+
+Not measured yet: `realign evaluate path/to/this/directory` does it, and `realign export` copies a
+model of a study with its scores.
+"""
 VERSIONS = ("torch", "transformers", "sentence-transformers", "peft", "accelerate")
 
 
@@ -152,49 +182,15 @@ def save(
 
 def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
     """Return the model card: where the model comes from, how it was trained, how to use it."""
-    versions = {name: metadata.version(name) for name in VERSIONS}
     example = next((p for p in facts.get("prefixes", {}).values() if p), "")
-    return "\n".join(
-        [
-            "---",
-            "library_name: sentence-transformers",
-            "pipeline_tag: sentence-similarity",
-            f"license: {loading.root(backbone).license or 'other'}",
-            "---",
-            "",
-            f"# {backbone.source} after contrastive learning",
-            "",
-            f"Trained by realign from the backbone `{backbone.source}` with {recipe.attention} attention; mean of",
-            "the last states over the text's own tokens (the instruction is read, not pooled), length 1.",
-            "",
-            "```python",
-            "from sentence_transformers import SentenceTransformer",
-            "",
-            'model = SentenceTransformer("path/to/this/directory")',
-            f"queries = model.encode(['...'], prompt={example!r})",
-            "documents = model.encode(['...'])",
-            "```",
-            "",
-            "Recipe, data, seeds and versions:",
-            "",
-            "```json",
-            json.dumps(
-                {
-                    "backbone": loading.digest(backbone),
-                    "recipe": recipe.model_dump(mode="json"),
-                    **facts,
-                    "versions": versions,
-                },
-                indent=2,
-            ),
-            "```",
-            "",
-            SCORES,
-            "",
-            "Not measured yet: `realign evaluate path/to/this/directory` does it, and `realign export` copies a",
-            "model of a study with its scores.",
-            "",
-        ]
+    record = {"backbone": loading.digest(backbone), "recipe": recipe.model_dump(mode="json"), **facts}
+    record["versions"] = {name: metadata.version(name) for name in VERSIONS}
+    return CARD.format(
+        license=loading.root(backbone).license or "other",
+        source=backbone.source,
+        attention=recipe.attention,
+        prompt=repr(example),
+        record=json.dumps(record, indent=2),
     )
 
 
@@ -213,19 +209,9 @@ def scored(text: str, tasks: pd.DataFrame, suites: pd.DataFrame, facts: dict[str
         shown = ("failed" if c != c else f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells)
         return f"| {' | '.join(shown)} |"
 
-    return "\n".join(
-        [
-            before,
-            "",
-            SCORES,
-            "",
-            "Each task's main measure, 0 to 100, by `realign evaluate`"
-            f" ({', '.join(f'{name} {value}' for name, value in facts.items())}).",
-            "",
-            "| suite | task | measure | score |",
-            "|---|---|---|---:|",
-            *(row(one.suite, one.task, one.metric, one.score) for one in tasks.itertuples()),
-            *(row(one.suite, f"mean of {one.tasks} tasks", "", one.mean_task) for one in suites.itertuples()),
-            "",
-        ]
-    )
+    settings = ", ".join(f"{name} {value}" for name, value in facts.items())
+    rows = [row(one.suite, one.task, one.metric, one.score) for one in tasks.itertuples()]
+    rows += [row(one.suite, f"mean of {one.tasks} tasks", "", one.mean_task) for one in suites.itertuples()]
+    heading = f"Each task's main measure, 0 to 100, by `realign evaluate` ({settings})."
+    header = ["| suite | task | measure | score |", "|---|---|---|---:|"]
+    return "\n".join([before, "", SCORES, "", heading, "", *header, *rows, ""])
