@@ -11,7 +11,7 @@ STAMP := $(VENV)/.ready
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help book test lab reproduce publish verify lint bench clean notebooks
+.PHONY: help book test lab reproduce publish verify lint bench campaign clean notebooks
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ lint: $(STAMP) ## ruff and mypy
 bench: $(STAMP) ## performance against peers, one JSON object a line
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+
+campaign: $(STAMP) ## kill, damage and mislead it, 20 minutes; a table at the end
+	$(BIN)/python tests/campaign/campaign.py
 
 clean: ## remove the built book and caches (not .venv, not artifacts)
 	rm -rf book/_build book/_generated book/chapters book/_extra notebooks/*.ipynb .pytest_cache .mypy_cache .ruff_cache

@@ -92,3 +92,11 @@ def test_lengths_are_cut_separately_for_queries_and_passages() -> None:
     one = PairSet("a", "", ["q" * 100, "s" * 100], ["p" * 100, "t" * 100], [[], []])
     batch = Tokenized([one], tokenizer, max_query_tokens=20, max_passage_tokens=30).batch(0, [0, 1])
     assert [len(batch.ids[u]) for u in (*batch.queries, *batch.candidates)] == [20, 20, 30, 30]
+
+
+def test_rows_that_cannot_be_told_apart_are_not_called_an_empty_set() -> None:
+    same = make("same", 8, repeats=8)
+    with pytest.raises(RealignError, match="no two of the 8 training rows differ"):
+        plan([same], batch_size=4, epochs=1, seed=0)
+    with pytest.raises(RealignError, match="the training sets have 0 rows"):
+        plan([], batch_size=4, epochs=1, seed=0)
