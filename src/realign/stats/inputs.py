@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -67,3 +68,14 @@ def checked_count(count: int, name: str, least: int = 1) -> int:
 
 def _is_real(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def require_columns(scores: pd.DataFrame, columns: set[str]) -> None:
+    """Refuse what is not a frame, lacks a column, or has scores that are not numbers."""
+    if not isinstance(scores, pd.DataFrame):
+        raise TypeError(f"scores must be a pandas DataFrame, got {type(scores).__name__}")
+    missing = columns - set(scores.columns)
+    if missing:
+        raise ValueError(f"scores lacks the columns {sorted(missing)}")
+    if len(scores):
+        real_array(scores["score"], "rows", missing=True)

@@ -11,7 +11,7 @@ from scipy.stats import monte_carlo_test, permutation_test
 
 from realign.stats.designs import crossed_mean, hierarchical_interval
 from realign.stats.equivalence import student_tost, tost
-from realign.stats.inputs import Floats, checked_count, checked_margin, real_array
+from realign.stats.inputs import Floats, checked_count, checked_margin, real_array, require_columns
 
 EXACT = 14
 """Up to so many values the permutation test goes through every pattern of signs."""
@@ -177,7 +177,7 @@ def delta_table(
     Returns:
         one row per group ('all' first) and arm: group, base_score, score, and the fields of Comparison.
     """
-    _require_columns(scores, {arm, "task", "seed", "score"} | ({by} if by is not None else set()))
+    require_columns(scores, {arm, "task", "seed", "score"} | ({by} if by is not None else set()))
     arms = [name for name in pd.unique(scores[arm]) if name not in ("", base) and pd.notna(name)]
     groups: list[tuple[str, pd.DataFrame]] = [("all", scores)]
     if by is not None:
@@ -197,7 +197,7 @@ def delta_table(
 
 def _differences(scores: pd.DataFrame, a: str, b: str, arm: str) -> pd.DataFrame:
     """Differences b - a, one row a task, one column a seed; only what both arms have."""
-    _require_columns(scores, {arm, "task", "seed", "score"})
+    require_columns(scores, {arm, "task", "seed", "score"})
     keys = ["suite", "task"] if "suite" in scores.columns else ["task"]
     sides = []
     for name in (a, b):
@@ -215,13 +215,3 @@ def _differences(scores: pd.DataFrame, a: str, b: str, arm: str) -> pd.DataFrame
     if table.empty:
         raise ValueError(f"'{a}' and '{b}' share no task with the same seed; nothing can be paired")
     return table
-
-
-def _require_columns(scores: pd.DataFrame, columns: set[str]) -> None:
-    if not isinstance(scores, pd.DataFrame):
-        raise TypeError(f"scores must be a pandas DataFrame, got {type(scores).__name__}")
-    missing = columns - set(scores.columns)
-    if missing:
-        raise ValueError(f"scores lacks the columns {sorted(missing)}")
-    if len(scores):
-        real_array(scores["score"], "rows", missing=True)

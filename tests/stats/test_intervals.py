@@ -1,0 +1,163 @@
+"""Intervals from influences: coverage where one text in a hundred is 20 times as influential, and their range."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+from realign import stats
+
+STUDIES = 1500
+
+
+def heavy(rng, texts):
+    """Scale (studies, texts): one text in a hundred, at random, has 20 times the influence."""
+    return np.where(rng.random((STUDIES, texts)) < 0.01, 20.0, 1.0)
+
+
+def mean(x):
+    return x.mean(axis=-1), (x - x.mean(axis=-1, keepdims=True)) / x.shape[-1]
+
+
+def correlation(x, y):
+    x, y = ((v - v.mean(-1, keepdims=True)) / v.std(-1, keepdims=True) for v in (x, y))
+    r = (x * y).mean(axis=-1)
+    return r, (x * y - r[:, None] * (x**2 + y**2) / 2) / x.shape[-1]
+
+
+def r_squared(residual, total):
+    share = residual.mean(-1) / total.mean(-1)
+    return 1 - share, -(residual - share[:, None] * total) / total.mean(-1, keepdims=True) / total.shape[-1]
+
+
+def ratio(x, y):
+    (a, of_a), (b, of_b) = mean(x), mean(y)
+    return a / b, (of_a / a[:, None] - of_b / b[:, None]) * (a / b)[:, None]
+
+
+def coverage(value, influence, truth, transform="identity", level=0.95):
+    low, high, _ = stats.influence_interval(value, influence, transform=transform, level=level)
+    return np.mean((low <= truth) & (truth <= high))
+
+
+@pytest.mark.parametrize("texts", [280, 500, 1000])
+@pytest.mark.parametrize("tails", ["heavy", "light"])
+def test_intervals_of_correlations_r2_and_differences_cover(texts, tails):
+    rng = np.random.default_rng(texts)
+    scale = np.sqrt(heavy(rng, texts)) if tails == "heavy" else 1.0  # a product of two has its square
+    z = rng.normal(size=(3, STUDIES, texts))
+    x, y, other = z[0] * scale, (0.8 * z[0] + 0.6 * z[1]) * scale, (0.8 * z[0] + 0.6 * z[2]) * scale
+    (r, of_r), (s, of_s) = correlation(x, y), correlation(x, other)
+    found = {
+        "correlation": coverage(r, of_r, 0.8, "fisher"),
+        "difference of correlations": coverage(r - s, of_r - of_s, 0.0),
+        "r2": coverage(*r_squared((0.6 * z[1] * scale) ** 2, y**2), 0.64, "log complement"),
+        "ratio": coverage(*ratio(x**2, other**2), 1.0, "log"),
+    }
+    assert all(0.93 <= rate <= 0.97 for rate in found.values()), found
+
+
+@pytest.mark.parametrize(("texts", "most"), [(280, 0.985), (1000, 0.975), (3000, 0.97)])
+def test_the_interval_of_a_heavy_tailed_mean_never_covers_too_rarely(texts, most):
+    rng = np.random.default_rng(texts)
+    scale = heavy(rng, texts)
+    even = coverage(*mean(rng.normal(size=scale.shape) * scale), 0.0)
+    skewed = coverage(*mean((rng.exponential(size=scale.shape) - 1) * scale), 0.0)
+    assert 0.93 <= even <= most
+    assert 0.93 <= skewed <= most
+
+
+def test_our_quantiles_lie_between_normal_ones_and_those_of_the_participation_ratio():
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(heavy(rng, 280))
+    z = rng.normal(size=(2, STUDIES, 280))
+    r, influence = correlation(z[0] * scale, (0.8 * z[0] + 0.6 * z[1]) * scale)
+    ratio = (influence**2).sum(-1) ** 2 / (influence**4).sum(-1)
+    error = np.sqrt((influence**2).sum(-1)) / (1 - r**2)
+    away = np.abs(np.arctanh(r) - np.arctanh(0.8)) / error
+    normal, participation = (np.mean(away <= q) for q in (1.96, reference.t.ppf(0.975, ratio - 1 + 1e-9)))
+    assert normal < coverage(r, influence, 0.8, "fisher") < participation
+
+
+def test_degrees_of_freedom_are_n_for_normal_influences_and_few_for_one_that_dominates():
+    rng = np.random.default_rng(1)
+    assert np.median(stats.effective_freedom(rng.normal(size=(200, 1000)))) == 999
+    lone = np.full(1000, 1e-3)
+    lone[7] = 1.0
+    assert stats.effective_freedom(lone) == pytest.approx(4, abs=0.02)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    value=st.floats(-0.999, 0.999),
+    influence=st.lists(st.floats(-10, 10), min_size=2, max_size=30),
+    transform=st.sampled_from(["identity", "fisher", "log complement", "log"]),
+    level=st.floats(0.05, 0.99),
+)
+def test_intervals_stay_in_range_hold_the_value_and_grow_with_the_level(value, influence, transform, level):
+    if transform == "log":
+        value = abs(value) + 1e-3
+    low, high, freedom = stats.influence_interval(value, influence, transform=transform, level=level)
+    assert low <= value + 1e-9
+    assert high >= value - 1e-9
+    assert freedom >= 1
+    least, most = {"fisher": (-1, 1), "log complement": (-np.inf, 1), "log": (0, np.inf)}.get(
+        transform, (-np.inf, np.inf)
+    )
+    assert least <= low <= high <= most
+    wider = stats.influence_interval(value, influence, transform=transform, level=(1 + level) / 2)
+    assert wider[0] <= low + 1e-9
+    assert wider[1] >= high - 1e-9
+
+
+def test_a_calibrated_share_moves_with_value_floor_and_ceiling():
+    rng = np.random.default_rng(2)
+    x = rng.normal([0.7, 0.1, 0.9], 0.2, (400, 3))
+
+    def share(rows):
+        v, f, c = rows.mean(axis=0)
+        return (v - f) / (c - f)
+
+    value, influence = stats.calibrated(*x.mean(axis=0), tuple((x - x.mean(axis=0)).T / 400))
+    jackknife = np.array([share(np.delete(x, i, axis=0)) for i in range(400)])
+    assert value == pytest.approx(share(x))
+    np.testing.assert_allclose(influence, (value - jackknife) * 399 / 400, atol=2e-5)
+    for end, expected in ((0.1, 0.0), (0.9, 1.0)):
+        assert stats.calibrated(end, 0.1, 0.9, (np.zeros(3),) * 3)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: stats.influence_interval(0.5, [0.1, -0.1], transform="logit"),
+            ValueError,
+            "transform must be one of",
+        ),
+        (
+            lambda: stats.influence_interval(1.5, [0.1, -0.1], transform="fisher"),
+            ValueError,
+            "outside the range",
+        ),
+        (
+            lambda: stats.influence_interval(-1.0, [0.1, -0.1], transform="log"),
+            ValueError,
+            "outside the range",
+        ),
+        (lambda: stats.influence_interval([1.0, 2.0], [0.1, -0.1]), ValueError, "influence must have shape"),
+        (lambda: stats.influence_interval(np.nan, [0.1, -0.1]), ValueError, "not finite"),
+        (lambda: stats.influence_interval(0.5, []), ValueError, "at least one"),
+        (lambda: stats.influence_interval("a", [0.1]), TypeError, "real numbers"),
+        (lambda: stats.influence_interval(0.5, [0.1, -0.1], level=2), ValueError, "level must lie"),
+        (lambda: stats.calibrated(0.5, 0.9, 0.1, ([0.0],) * 3), ValueError, "must be above the floor"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_one_unit_has_no_interval_and_equal_units_have_no_width():
+    assert np.isnan(stats.influence_interval(0.5, [0.0])).all()
+    assert stats.influence_interval(1.0, [0.0, 0.0], transform="fisher")[:2] == (1.0, 1.0)
