@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from functools import lru_cache, partial
+from itertools import combinations
 
 from realign.evaluation.messages import LIBRARY_LICENSE, SUMMARY_CHARACTERS, words
 from realign.evaluation.specs import Corpus, TaskSpec, aligned, clip
@@ -19,16 +20,13 @@ from realign.texts.splits import draw, order_key
 N = 36
 """Queries of each task of the laptop suite."""
 SOURCE_CHARACTERS = 160
-VERBS = frozenset(
-    re.findall(
-        r"\w+",
-        """add apply build calculate check compute convert create determine display draw estimate evaluate extract
-        fill find fit format generate get group infer initialize insert iterate join load make merge move normalize
-        parse perform plot print produce read remove rename replace resolve return rotate run sample save select
-        set sort split transform update validate verify wrap write""",
-    )
+VERBS = words(
+    """add apply build calculate check compute convert create determine display draw estimate evaluate extract
+    fill find fit format generate get group infer initialize insert iterate join load make merge move normalize
+    parse perform plot print produce read remove rename replace resolve return rotate run sample save select
+    set sort split transform update validate verify wrap write"""
 )
-STOP = frozenset(re.findall(r"\w+", "the of an to in for and or with by is are this that if on from"))
+STOP = words("the of an to in for and or with by is are this that if on from")
 
 
 def masked(f: Function) -> str:
@@ -100,18 +98,16 @@ def twins() -> tuple[tuple[Function, Function], ...]:
     pairs = []
     for group in by_name.values():
         ordered = sorted(group, key=lambda f: order_key("twins", _key(f)))
-        for i, one in enumerate(ordered):
-            for two in ordered[i + 1 :]:
-                a, b = words(one.summary) - STOP, words(two.summary) - STOP
-                s, t = words(one.source), words(two.source)
-                alike = len(a & b) / max(len(a | b), 1)
-                if one.package != two.package and alike >= 0.25 and len(s & t) / len(s | t) < 0.6:
-                    pairs.append((one, two))
-                    break
-            else:
-                continue
-            break
+        pairs += [pair for pair in combinations(ordered, 2) if _alike(*pair)][:1]
     return tuple(pairs)
+
+
+def _alike(one: Function, two: Function) -> bool:
+    if one.package == two.package:
+        return False
+    a, b = words(one.summary) - STOP, words(two.summary) - STOP
+    s, t = words(one.source), words(two.source)
+    return len(a & b) / max(len(a | b), 1) >= 0.25 and len(s & t) / len(s | t) < 0.6
 
 
 def code_to_code(n: int) -> Corpus:
@@ -154,7 +150,7 @@ def question_to_signature(n: int) -> Corpus:
 def _plain_form(verb: str) -> str:
     """'Returns' and 'Return' both become 'return'."""
     verb = verb.lower()
-    if verb.endswith("sses") or verb.endswith("ches") or verb.endswith("shes"):
+    if verb.endswith(("sses", "ches", "shes")):
         return verb[:-2]
     return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
 

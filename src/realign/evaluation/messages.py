@@ -73,9 +73,7 @@ def message_pairs(n: int) -> Columns:
     chosen = _chosen(n)
     subsets: dict[str, dict[str, dict[str, list]]] = {}
     for language in LANGUAGES:
-        left: list[str] = []
-        right: list[str] = []
-        labels: list[int] = []
+        rows: list[tuple[str, str, int]] = []
         for message in chosen:
             near = max(
                 (m for m in chosen if m.key != message.key),
@@ -84,10 +82,10 @@ def message_pairs(n: int) -> Columns:
                     -abs(len(m.translations[language]) - len(message.translations[language])),
                 ),
             )
-            left += [message.text, message.text]
-            right += [message.translations[language], near.translations[language]]
-            labels += [1, 0]
-        subsets[f"en-{language}"] = {"test": {"sentence1": left, "sentence2": right, "labels": labels}}
+            rows += [(message.text, m.translations[language], int(m is message)) for m in (message, near)]
+        columns = map(list, zip(*rows, strict=True))
+        names = ("sentence1", "sentence2", "labels")
+        subsets[f"en-{language}"] = {"test": dict(zip(names, columns, strict=True))}
     return Columns(subsets)
 
 

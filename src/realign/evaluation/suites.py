@@ -97,22 +97,11 @@ def describe(name: str) -> list[dict[str, str]]:
     """One row for each task of a laptop or smoke suite, for the methods page (builds the data)."""
     rows = []
     for spec, n in specs(name):
-        left, right = specs_module.example(spec.data(n), spec.labels)
-        rows.append(
-            {
-                "task": spec.name,
-                "type": spec.type,
-                "description": spec.description,
-                "metric": spec.main_score,
-                "texts": str(len(set(specs_module.texts(spec.data(n))))),
-                "source": spec.source,
-                "gold": spec.gold,
-                "weakness": spec.weakness,
-                "license": spec.license,
-                "example": left,
-                "example_gold": right,
-            }
-        )
+        row = {"task": spec.name, "metric": spec.main_score}
+        row |= {f: getattr(spec, f) for f in ("type", "description", "source", "gold", "weakness", "license")}
+        row["texts"] = str(len(set(specs_module.texts(spec.data(n)))))
+        row["example"], row["example_gold"] = specs_module.example(spec.data(n), spec.labels)
+        rows.append(row)
     return rows
 
 
