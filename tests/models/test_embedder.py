@@ -26,9 +26,15 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def fresh(request):
+    """Gives new copies of a tiny model, for tests that change it."""
+    return lambda: loading.load(Backbone(source=f"random:0/{request.param}"), attention="bidirectional")
+
+
 @pytest.fixture(scope="module")
-def tiny():
-    return loading.load(Backbone(source="random:0/llama"), attention="bidirectional")
+def tiny(fresh):
+    return fresh()
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +111,6 @@ def test_agrees_with_sentence_transformers_on_a_saved_model(saved, instruction):
     np.testing.assert_allclose(Embedder.from_directory(saved).encode(TEXTS, instruction), expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def fresh():
-    """Gives new copies of the tiny model, for tests that change it."""
-    return lambda: loading.load(Backbone(source="random:0/llama"), attention="bidirectional")
-
-
 def test_bfloat16_multiplies_and_keeps_sums_norms_and_pooling_in_float32(tiny, fresh):
     embedder = Embedder(*fresh(), dtype=torch.bfloat16)
     linear = {name for name, m in embedder.model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -128,11 +128,14 @@ def test_bfloat16_multiplies_and_keeps_sums_norms_and_pooling_in_float32(tiny, f
     assert (Embedder(*tiny).encode(TEXTS) * vectors).sum(axis=1).min() > 0.9999
 
 
-def test_bfloat16_is_nearer_to_float32_than_a_model_cast_altogether(tiny, fresh):
-    exact = Embedder(*tiny).encode(TEXTS)
-    model, tokenizer = fresh()
+def test_bfloat16_is_nearer_to_float32_than_a_model_cast_altogether():
+    def llama():
+        return loading.load(Backbone(source="random:0/llama"), attention="bidirectional")
+
+    exact = Embedder(*llama()).encode(TEXTS)
+    model, tokenizer = llama()
     ours = Embedder(model, tokenizer, dtype=torch.bfloat16).encode(TEXTS)
-    whole = fresh()[0].to(torch.bfloat16)
+    whole = llama()[0].to(torch.bfloat16)
     ids = [torch.tensor([tokenizer(text)["input_ids"]]) for text in TEXTS]
     with torch.no_grad():
         states = [whole(input_ids=i).last_hidden_state for i in ids]
@@ -181,8 +184,8 @@ def test_batches_hold_every_text_once_within_the_budget_and_waste_little():
         assert len(batches) < 300
 
 
-def test_weights_that_give_nan_are_an_error(tiny):
-    model, tokenizer = loading.load(Backbone(source="random:0/llama"), attention="bidirectional")
+def test_weights_that_give_nan_are_an_error(fresh):
+    model, tokenizer = fresh()
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
     with pytest.raises(RealignError, match="NaN"):

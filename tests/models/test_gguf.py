@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_gguf import write_tiny
+from tiny_gguf import write_tiny, write_tiny_gemma
 
 from realign.config import Backbone
 from realign.errors import RealignError, UsageError
@@ -103,3 +104,55 @@ def test_keys_and_places_change_with_the_fix_and_only_those_of_wheels(
     monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", True)
     assert loading.digest(wheel) == {**before[0], "tokenizer": "tokenizer.ggml.pre"}
     assert loading.digest(tiny) == before[1]
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A converted Gemma 3 file with a SentencePiece tokenizer, and the weights that it was written from."""
+    folder = tmp_path_factory.mktemp("gemma")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REALIGN_CACHE", str(folder))
+        weights = write_tiny_gemma(folder / "tiny.gguf")
+    gguf.dequantise(folder / "tiny.gguf", folder / "model")
+    return folder / "model", weights
+
+
+def test_a_converted_gemma_has_the_weights_and_the_window_of_its_file(
+    gemma: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    model, _ = loading.load_lm(Backbone(source=f"path:{gemma[0]}"))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, gemma[1][name], atol=1e-6, rtol=1e-6)
+    assert (model.config.sliding_window, model.config.query_pre_attn_scalar) == (8, 256)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    loading.load(Backbone(source=f"path:{gemma[0]}"), attention="bidirectional")
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("ab", ["ab"]),  # no space is put before a text
+        ("abc", ["a", "bc"]),  # the best score first, not the longest piece
+        ("a ab", ["a", "\u2581ab"]),
+        ("a  ab", ["a", "\u2581\u2581", "ab"]),  # runs of spaces are cut out before anything is merged
+        ("a\n\nb", ["a", "\n\n", "b"]),
+        ("a \n", ["a", "\u2581", "\n"]),
+        ("é", ["<0xC3>", "<0xA9>"]),
+    ],
+)
+def test_a_sentencepiece_file_splits_by_its_scores_behind_one_bos(
+    text: str, tokens: list[str], gemma: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    tokenizer = loading.load_tokenizer(Backbone(source=f"path:{gemma[0]}"))
+    ids = tokenizer(text).input_ids
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<bos>", *tokens]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="abc \n\té数🤖").filter(lambda text: bool(text)))
+def test_a_sentencepiece_tokenizer_loses_no_white_space(
+    text: str, gemma: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    tokenizer = loading.load_tokenizer(Backbone(source=f"path:{gemma[0]}"))
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text

@@ -19,6 +19,7 @@ from realign.models import compatibility, loading, pretrained, sources, untraine
 
 TINY = Backbone(source="random:0/llama")
 QWEN = Backbone(source="random:0/qwen3")
+GEMMA = Backbone(source="random:0/gemma3")
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,70 +33,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter on TINY with weights that are not zero."""
+    return write_adapter(TINY, tmp_path_factory.mktemp("adapter"))
+
+
+def write_adapter(base: Backbone, folder: Path) -> Path:
+    """A LoRA adapter with weights that are not zero."""
     from peft import LoraConfig, get_peft_model
 
-    lm, _ = loading.load_lm(TINY)
+    lm, _ = loading.load_lm(base)
     torch.manual_seed(1)
     wrapped = get_peft_model(lm, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
-    folder = tmp_path_factory.mktemp("adapter")
     wrapped.save_pretrained(str(folder))
     return folder
-
-
-@pytest.mark.parametrize("backbone", [TINY, QWEN], ids=["llama", "qwen3"])
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_bidirectional_means_that_the_first_token_sees_the_last(
-    backbone: Backbone, implementation: str
-) -> None:
-    changed = {}
-    for attention in ("bidirectional", "causal"):
-        model, tokenizer = loading.load(backbone, attention=attention, attn_implementation=implementation)  # type: ignore[arg-type]
-        ids = tokenizer(["abcdef", "abcdeX"], return_tensors="pt")
-        with torch.no_grad():
-            first = model(**ids).last_hidden_state[:, 0]
-        changed[attention] = not torch.allclose(first[0], first[1], atol=1e-5)
-    assert changed == {"bidirectional": True, "causal": False}
-
-
-def test_the_proof_catches_a_causal_model_presented_as_bidirectional() -> None:
-    model, tokenizer = loading.load(TINY, attention="causal")
-    with pytest.raises(RealignError, match="is causal"):
-        loading.prove_attention(model, tokenizer, "bidirectional")
-    model, tokenizer = loading.load(TINY, attention="bidirectional")
-    with pytest.raises(RealignError, match="asked for causal"):
-        loading.prove_attention(model, tokenizer, "causal")
-
-
-def test_the_proof_catches_a_model_whose_padding_leaks() -> None:
-    model, tokenizer = loading.load(TINY, attention="bidirectional")
-
-    class Leaky(torch.nn.Module):
-        """Ignores the attention mask, so padding is read as text."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
-            return self.inner(input_ids=input_ids, attention_mask=torch.ones_like(attention_mask))
-
-    with pytest.raises(RealignError, match="right padding changes"):
-        loading.prove_attention(Leaky(), tokenizer, "bidirectional")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
-def test_the_side_of_the_padding_does_not_change_a_state(attention: config.Attention) -> None:
-    model, tokenizer = loading.load(QWEN, attention=attention)
-    texts = ["a short one", "and one that is quite a bit longer than it"]
-    states_by_side = []
-    for side in ("left", "right"):
-        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side)
-        with torch.no_grad():
-            states = model(**batch).last_hidden_state
-        states_by_side.append([s[m.bool()] for s, m in zip(states, batch.attention_mask, strict=True)])
-    for left, right in zip(*states_by_side, strict=True):
-        torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
 
 
 def test_an_attention_mode_must_be_named() -> None:
@@ -153,11 +102,14 @@ def test_a_missing_directory_is_one_sentence(source: str) -> None:
         loading.load_lm(backbone)
 
 
-def test_an_adapter_is_merged_as_its_formula_says(adapter: Path) -> None:
+@pytest.mark.parametrize("base", [TINY, GEMMA], ids=["llama", "gemma3"])
+def test_an_adapter_is_merged_as_its_formula_says(base: Backbone, adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    plain = loading.load_lm(TINY)[0].state_dict()
-    merged, _ = loading.load_lm(Backbone(source=f"adapter:{adapter}", base=TINY))
+    if base == GEMMA:
+        adapter = write_adapter(base, tmp_path)
+    plain = loading.load_lm(base)[0].state_dict()
+    merged, _ = loading.load_lm(Backbone(source=f"adapter:{adapter}", base=base))
     assert not any("lora" in name for name, _ in merged.named_parameters())
     tensors = load_file(adapter / "adapter_model.safetensors")
     facts = json.loads((adapter / "adapter_config.json").read_text())
@@ -191,10 +143,10 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) ->
 # --- wheel -----------------------------------------------------------------------------------------
 
 
-def fake_wheel(cache: Path, content: bytes = b"not really a model") -> Path:
-    wheel = cache / "tiny_model-1.0-py3-none-any.whl"
+def fake_wheel(cache: Path, content: bytes = b"not really a model", part: str = "") -> Path:
+    wheel = cache / f"tiny_model{part}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny_model/tiny.gguf", content)
+        archive.writestr(f"tiny_model{part}/tiny.gguf{part}", content)
     return wheel
 
 
@@ -263,6 +215,93 @@ def test_a_gguf_in_a_wheel_becomes_the_same_model(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer("ab").input_ids, skip_special_tokens=True) == "ab"
 
 
+# --- parts -----------------------------------------------------------------------------------------
+
+PARTS = "parts:tiny-model{1..2}==1.0/tiny_model{1..2}/tiny.gguf{1..2}"
+
+
+def cut(cache: Path, content: bytes) -> tuple[str, ...]:
+    """Two wheels that hold the halves of a file; returns their digests."""
+    half = len(content) // 2
+    wheels = fake_wheel(cache, content[:half], "1"), fake_wheel(cache, content[half:], "2")
+    return tuple(map(sources.sha256, wheels))
+
+
+def test_a_model_in_parts_is_joined_and_is_the_same_model(tmp_path: Path) -> None:
+    embeddings = write_tiny(tmp_path / "tiny.gguf")
+    wheels = cut(tmp_path, (tmp_path / "tiny.gguf").read_bytes())
+    backbone = Backbone(source=PARTS, sha256=sources.sha256(tmp_path / "tiny.gguf"), wheels=wheels)
+    made = sources.materialize(backbone, tmp_path / "out", cache=tmp_path)
+    model, _ = loading.load_lm(backbone, local=made)
+    torch.testing.assert_close(model.state_dict()["model.embed_tokens.weight"], embeddings)
+    assert loading.digest(backbone) == {"parts": backbone.location, "sha256": backbone.sha256}
+
+
+def test_parts_with_another_digest_are_refused_one_or_all(tmp_path: Path) -> None:
+    wheels = cut(tmp_path, b"not really a model")
+    for backbone, message in (
+        (Backbone(source=PARTS, wheels=(wheels[0], "0" * 64)), r"tiny_model2-1\.0.*not the pinned 0000"),
+        (
+            Backbone(source=PARTS, sha256="0" * 64),
+            r"tiny\.gguf has .*not the pinned 0000.*delete .*1-1\.0.*2-1\.0",
+        ),
+    ):
+        with pytest.raises(RealignError, match=message) as caught:
+            sources.materialize(backbone, tmp_path / "out", cache=tmp_path)
+        assert "\n" not in str(caught.value)
+    assert not [f for f in tmp_path.rglob("*") if f.suffix == ".gguf"]
+
+
+def test_only_the_parts_that_the_cache_lacks_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = cut(tmp_path, b"not really a model")
+    second = next(tmp_path.glob("tiny_model2*"))
+    content = second.read_bytes()
+    second.unlink()
+    asked = []
+
+    def pip(command: list[str], **_: Any) -> Any:
+        asked.append(command[-1])
+        (Path(command[command.index("-d") + 1]) / second.name).write_bytes(content)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(sources.subprocess, "run", pip)
+    monkeypatch.setattr(sources.gguf, "dequantise", lambda file, _: read.append(file.read_bytes()))
+    read: list[bytes] = []
+    for _ in range(2):
+        sources.materialize(Backbone(source=PARTS, wheels=wheels), tmp_path / "out", cache=tmp_path)
+    assert asked == ["tiny-model2==1.0"]
+    assert read == [b"not really a model"] * 2
+    second.unlink()
+    content = b"another file"
+    with pytest.raises(RealignError, match="not the pinned"):
+        sources.materialize(Backbone(source=PARTS, wheels=wheels), tmp_path / "out", cache=tmp_path)
+    assert not second.exists()
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "p==1/m.gguf",
+        "p{1..2}==1/m{1..3}",
+        "p{2..1}==1/m",
+        "p{1..2}/m",
+        "{1..2}p==1/",
+        "-p{1..2}==1/m",
+        "p{a..b}==1/m",
+    ],
+)
+def test_a_malformed_parts_source_is_refused(location: str) -> None:
+    with pytest.raises(UsageError, match="parts:PROJECT"):
+        loading.digest(Backbone(source=f"parts:{location}"))
+
+
+def test_every_part_has_a_digest_or_none_has() -> None:
+    with pytest.raises(UsageError, match="has 2 wheels, and wheels names 1 digests"):
+        loading.digest(Backbone(source=PARTS, wheels=("ab",)))
+
+
 # --- hub, registry, tokenizers ---------------------------------------------------------------------
 
 
@@ -288,7 +327,8 @@ def test_digests_need_no_weights() -> None:
 
 def test_the_registry_loads_and_its_local_adapters_exist() -> None:
     families = config.load_families(ROOT / "data" / "families.toml")
-    assert {"smollm2-135m", "tiny-llama", "tiny-qwen3", "qwen2.5-1.5b"} <= set(families)
+    assert {"smollm2-135m", "gemma3-270m", "tiny-llama", "tiny-qwen3", "tiny-gemma3"} <= set(families)
+    assert {"qwen2.5-1.5b", "qwen2.5-coder-0.5b"} <= set(families)
     for family in families.values():
         steps = [b for role in family.checkpoints.values() for b in role.values()]
         for backbone in [*family.roles.values(), *steps]:

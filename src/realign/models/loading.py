@@ -1,9 +1,4 @@
-"""A backbone becomes (model, tokenizer): adapters merged, attention mode explicit and checked.
-
-transformers drops ``is_causal`` from ``from_pretrained`` for Llama without a word, and other ways of
-asking for bidirectional attention fail on padded batches only. So the mode is set in one place, after
-loading, and every loaded encoder is tried on one text (:func:`prove_attention`).
-"""
+"""A backbone becomes (model, tokenizer): adapters merged, attention mode explicit and proven."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from realign.config import Attention, Backbone
 from realign.errors import RealignError, UsageError
 from realign.models import gguf, pretrained, sources
+from realign.models.attention import prove_attention, set_attention
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +99,7 @@ def load_lm(
     device: torch.device | str = "cpu",
     local: Path | None = None,
     attn_implementation: str = "sdpa",
+    head: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a backbone with its language-model head: a causal policy, adapters merged, in eval mode.
 
@@ -115,22 +112,11 @@ def load_lm(
         device: where the returned model lies.
         local: directory of the materialised root base; None finds or makes it in the cache.
         attn_implementation: "sdpa" or "eager".
+        head: False if the head is not used: its weights may then be missing.
 
     Raises:
         RealignError: if a source cannot be had or an adapter does not fit its base.
     """
-    return _load_lm(backbone, dtype, device, local, attn_implementation, head=True)
-
-
-def _load_lm(
-    backbone: Backbone,
-    dtype: torch.dtype | None,
-    device: torch.device | str,
-    local: Path | None,
-    attn_implementation: str,
-    *,
-    head: bool,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     import torch
 
     dtype = dtype or torch.float32
@@ -168,9 +154,16 @@ def load(
     """
     if attention not in ("bidirectional", "causal"):
         raise UsageError(f"attention is '{attention}'; it must be 'bidirectional' or 'causal'")
-    lm, tokenizer = _load_lm(backbone, dtype, device, local, attn_implementation, head=False)
+    lm, tokenizer = load_lm(
+        backbone,
+        dtype=dtype,
+        device=device,
+        local=local,
+        attn_implementation=attn_implementation,
+        head=False,
+    )
     model: PreTrainedModel = getattr(lm, lm.base_model_prefix)
-    model.config.is_causal = attention == "causal"
+    set_attention(model, attention)
     prove_attention(model, tokenizer, attention)
     return model, tokenizer
 
@@ -221,78 +214,3 @@ def _untie(model: PreTrainedModel, adapter: Mapping[str, torch.Tensor]) -> None:
     if shared & {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in adapter}:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())  # type: ignore[operator]
         model.config.tie_word_embeddings = False
-
-
-def prove_attention(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, attention: Attention) -> None:
-    """Prove on one short sequence that an encoder attends as asked and ignores padding.
-
-    Perturbing the last token must change the first token's state when ``attention`` is
-    "bidirectional" and must leave it when "causal"; padding on the left or the right must not change
-    the states of the text. Tolerances are relative norms and allow for the model's own rounding.
-
-    Raises:
-        RealignError: if the model does otherwise, or its states are not numbers.
-    """
-    import torch
-
-    half = next(model.parameters()).dtype != torch.float32
-    plain, perturbed, padded = _probe_states(model, tokenizer)
-
-    def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float((a - b).norm() / b.norm())
-
-    if not bool(torch.isfinite(plain).all()):
-        raise RealignError(
-            f"{type(model).__name__}: the states of a short text are NaN or infinite: check the weights"
-        )
-    moved = distance(perturbed[0], plain[0])
-    if attention == "bidirectional" and moved < (2e-2 if half else 1e-4):
-        raise RealignError(
-            f"{type(model).__name__} was asked for bidirectional attention but is causal: the first token's state "
-            "does not change with the last token; set model.config.is_causal = False after loading "
-            "(transformers >= 5.2) or use attention = 'causal'"
-        )
-    if attention == "causal" and moved > (2e-2 if half else 1e-5):
-        raise RealignError(
-            f"{type(model).__name__} was asked for causal attention but the first token's state changes with the "
-            f"last token (by {moved:.1e}); set model.config.is_causal = True or use attention = 'bidirectional'"
-        )
-    for side, states in padded.items():
-        error = distance(states, plain)
-        if not error < (0.15 if half else 1e-3):
-            raise RealignError(
-                f"{type(model).__name__}: {side} padding changes the states of the text by {error:.1e} (relative), "
-                "so results would depend on the batch; this model or attention implementation cannot be used"
-            )
-
-
-def _probe_states(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Return states (T, d) of a short text as it is, with another last token, and padded, by side."""
-    import torch
-
-    ids = list(tokenizer("A proof in seven words, 1 to 7.").input_ids)[:12]
-    other = next(i for i in range(len(tokenizer) - 1, 0, -1) if i not in (*ids, *tokenizer.all_special_ids))
-    device = next(model.parameters()).device
-    pad = [tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0] * 3
-    on, off = [1] * len(ids), [0] * 3
-
-    def states(rows: list[list[int]], masks: list[list[int]]) -> torch.Tensor:
-        out = model(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(masks, device=device),
-            use_cache=False,
-        )
-        return out.last_hidden_state.float()
-
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        plain, perturbed = states([ids, [*ids[:-1], other]], [on, on])
-        # One padded and one full row in a batch: some wrong masks only show when rows differ in length.
-        full = [*ids, *ids[:3]]
-        right = states([[*ids, *pad], full], [on + off, [1] * len(full)])[0, : len(ids)]
-        left = states([[*pad, *ids], full], [off + on, [1] * len(full)])[0, 3:]
-    model.train(training)
-    return plain, perturbed, {"right": right, "left": left}

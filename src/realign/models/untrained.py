@@ -10,7 +10,7 @@ from realign.errors import UsageError, unknown
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ARCHITECTURES = ("llama", "qwen3")
+ARCHITECTURES = ("llama", "qwen3", "gemma3")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
@@ -50,7 +50,7 @@ def random_model(location: str) -> PreTrainedModel:
         UsageError: if the seed is no integer of at most 64 bits or the architecture is not offered.
     """
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen3Config
 
     seed, _, architecture = location.partition("/")
     architecture = architecture or "llama"
@@ -76,7 +76,11 @@ def random_model(location: str) -> PreTrainedModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = LlamaConfig(**shape) if architecture == "llama" else Qwen3Config(**shape)
+    kinds = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma3": Gemma3TextConfig}
+    if architecture == "gemma3":  # a window shorter than any text, in the first layer only
+        windows = ["sliding_attention", "full_attention"]
+        shape |= {"sliding_window": 8, "layer_types": windows, "query_pre_attn_scalar": shape["head_dim"]}
+    config = kinds[architecture](**shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
