@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from realign.stats.designs import Layout, add_parts
+from realign.stats.equivalence import student_interval, student_tost
 from realign.stats.inputs import Floats, real_array, require_columns
 
 COLUMNS = ("arm", "run", "seed", "task", "query", "score")
@@ -53,7 +54,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class LinearEstimate:
-    """A linear contrast of arm means with its variance, in squared points, split by source."""
+    """A linear contrast of arm means with its variance, in squared points.
+
+    Attributes:
+        value: the estimate.
+        variance: of the estimate.
+        freedom: degrees of freedom of the variance.
+        queries: part of the variance that comes from queries.
+        runs: part that comes from tuning runs.
+        seeds: part that comes from seeds (and what is left between models).
+        between_runs: estimate of the variance by runs alone, and its degrees of freedom.
+    """
 
     value: float
     variance: float
@@ -61,6 +72,23 @@ class LinearEstimate:
     queries: float
     runs: float
     seeds: float
+    between_runs: tuple[float, float]
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Student's interval, and at least that of the runs alone, t_{R-1} sqrt(V_run).
+
+        Satterthwaite's approximation errs up to 7% at 5% where two runs outweigh all else; with this bound, 5-6%.
+        """
+        whole, runs = (student_interval(self.value, e, f, level) for e, f in self._errors())
+        return min(whole[0], runs[0]), max(whole[1], runs[1])
+
+    def tost(self, margin: float) -> float:
+        """TOST p-value that is below 0.05 exactly when the 90% interval lies inside the margin."""
+        return float(np.max([student_tost(self.value, e, f, margin) for e, f in self._errors()]))
+
+    def _errors(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        runs, freedom = self.between_runs
+        return (float(np.sqrt(self.variance)), self.freedom), (float(np.sqrt(runs)), freedom)
 
 
 def panel(scores: pd.DataFrame, arms: tuple[str, ...] = ()) -> Panel:
@@ -125,7 +153,7 @@ def linear_estimate(data: Panel, projection: Mapping[str, Floats]) -> LinearEsti
     square of model x query within an arm), so V = V_Q + max(V_M - W, 0), never below V_Q, with Satterthwaite's
     (1946) degrees of freedom. Tasks without queries are given the noise of the average other task.
     """
-    value, parts, by_run = 0.0, [], 0.0
+    value, parts, runs = 0.0, [], []
     weights = np.zeros(data.scores.shape)
     known: list[np.ndarray] = []
     for arm, p in projection.items():
@@ -134,19 +162,28 @@ def linear_estimate(data: Panel, projection: Mapping[str, Floats]) -> LinearEsti
         value += float(layout.weights @ z)
         weights[rows] = layout.weights[:, None] * p
         if layout.identified:
-            variance, freedom, by_runs = (float(v) for v in layout.variance(z))
+            variance, freedom, by_run = layout.variance(z)
             parts.append((variance, freedom))
-            by_run += by_runs
+            runs.append((by_run, max(layout.runs - 1, 1)))
             known.append(rows)
     models, models_freedom = add_parts(*zip(*parts, strict=True)) if parts else (np.zeros(()), np.ones(()))
     by_task, overlap = query_noise(data, weights, known)
     if not parts and not data.queries.any():
-        return LinearEstimate(value, np.nan, np.nan, np.nan, np.nan, np.nan)
+        return LinearEstimate(value, np.nan, np.nan, np.nan, np.nan, np.nan, (np.nan, np.nan))
     queries, queries_freedom = add_parts(by_task, np.maximum(data.queries - 1.0, 1.0))
     total, freedoms = add_queries(models, models_freedom, queries, queries_freedom, overlap)
     beyond = float(total) - float(queries)
-    runs = min(by_run, beyond)
-    return LinearEstimate(value, float(total), float(freedoms), float(queries), runs, beyond - runs)
+    between, between_freedom = (float(v) for v in add_parts(*zip(*runs, strict=True))) if runs else (0.0, 1.0)
+    of_runs = min(between, beyond)
+    return LinearEstimate(
+        value,
+        float(total),
+        float(freedoms),
+        float(queries),
+        of_runs,
+        beyond - of_runs,
+        (between, between_freedom),
+    )
 
 
 def query_noise(data: Panel, weights: Floats, known: list[np.ndarray]) -> tuple[Floats, float]:

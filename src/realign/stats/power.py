@@ -121,7 +121,7 @@ def power(
     )
     y += rng.normal(size=y.shape) * np.sqrt(of_mean["model"] + v["model:query"] / asked)
     y += _factor(rng, models["arm"], v["arm:query"] / asked, simulations)
-    value, parts, overlap, both = np.full(simulations, effect), [], 0.0, 0.0
+    value, parts, runs, overlap, both = np.full(simulations, effect), [], [], 0.0, 0.0
     for arm, sign in (("base", -1.0), ("arm", 1.0)):
         rows = np.flatnonzero(models["arm"] == arm)
         layout = Layout(models["run"].to_numpy()[rows], models["seed"].to_numpy()[rows])
@@ -130,15 +130,16 @@ def power(
         both += noise + v["arm:query"] / asked
         if layout.identified:
             overlap += noise
-            parts.append(layout.variance(y[:, rows])[:2])
+            between, freedoms, by_run = layout.variance(y[:, rows])
+            parts.append((between, freedoms))
+            runs.append((by_run, np.full(simulations, max(layout.runs - 1.0, 1.0))))
     if not parts:
         raise ValueError("a design with one model an arm has no interval for new seeds or runs")
     freedom = sizes.tasks * (sizes.queries - 1)
     queries = both * rng.chisquare(freedom, simulations) / freedom
-    variance, freedoms = add_queries(
-        *add_parts([part[0] for part in parts], [part[1] for part in parts]), queries, float(freedom), overlap
-    )
-    return _judged(value, student.ppf((1 + level) / 2, freedoms) * np.sqrt(variance), test, threshold)
+    variance, freedoms = add_queries(*_sum(parts), queries, float(freedom), overlap)
+    reach = [student.ppf((1 + level) / 2, f) * np.sqrt(v) for v, f in ((variance, freedoms), _sum(runs))]
+    return _judged(value, np.maximum(*reach), test, threshold)
 
 
 def excess_power(
@@ -203,6 +204,10 @@ def _factor(rng: np.random.Generator, labels: pd.Series, variance: float, draws:
     """Random effects (draws, models) of a factor with these labels."""
     number, levels = pd.factorize(labels)
     return (rng.normal(size=(draws, len(levels))) * np.sqrt(variance))[:, number]
+
+
+def _sum(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    return add_parts([variance for variance, _ in parts], [freedom for _, freedom in parts])
 
 
 def _judged(value: Floats, reach: Floats, test: Test, threshold: float) -> Power:

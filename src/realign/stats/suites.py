@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from realign.stats.designs import hierarchical_interval
-from realign.stats.equivalence import student_interval, student_tost
 from realign.stats.inputs import checked_margin
 from realign.stats.panel import Panel, linear_estimate, panel
 
@@ -71,7 +70,8 @@ def suite_difference(scores: pd.DataFrame, a: str, b: str, margin: float) -> Sui
     """Estimate b - a on the mean of the tasks of a suite, and test its equivalence.
 
     The estimate is a mean of task means, of run means, of seed means; its variance is that of
-    :func:`realign.stats.panel.linear_estimate`. Seeds that only one arm has count for that arm.
+    :func:`realign.stats.panel.linear_estimate`, and the interval is never narrower than that of the runs
+    alone. Seeds that only one arm has count for that arm.
 
     Args:
         scores: as for :func:`realign.stats.panel.panel`; of one suite.
@@ -87,10 +87,8 @@ def suite_difference(scores: pd.DataFrame, a: str, b: str, margin: float) -> Sui
     data = panel(scores, (a, b))
     equal = np.full(len(data.tasks), 1 / len(data.tasks))
     found = linear_estimate(data, {a: -equal, b: equal})
-    error = float(np.sqrt(found.variance))
-    low, high = student_interval(found.value, error, found.freedom, 0.95)
-    low90, high90 = student_interval(found.value, error, found.freedom, 0.90)
-    tost_p = student_tost(found.value, error, found.freedom, margin)
+    (low, high), (low90, high90) = found.interval(0.95), found.interval(0.90)
+    tost_p = found.tost(margin)
     shares = np.array([found.queries, found.seeds, found.runs]) / (found.variance or np.nan)
     tuned = [arm for arm in (a, b) if (data.models["run"][data.rows[arm]] != "").any()]
     single = [arm for arm in tuned if data.layouts[arm].runs == 1]
@@ -100,7 +98,7 @@ def suite_difference(scores: pd.DataFrame, a: str, b: str, margin: float) -> Sui
         a=a,
         b=b,
         delta=found.value,
-        error=error,
+        error=float(np.sqrt(found.variance)),
         freedom=found.freedom,
         low=low,
         high=high,
