@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bad_input
-import disturbances as do
+import damage
+import kills
 from process import Done, Project
 
 Check = Callable[[], str | None]
@@ -38,21 +39,24 @@ def checks(folder: Path, chance: random.Random, small: bool) -> Iterator[tuple[s
         return random.Random(chance.random())
 
     count = 20 if small else 300
-    yield "damaged artifact", [partial(do.damage, place("damage", n), draw()) for n in range(count)]
-    yield "four processes, one artifact", [partial(do.several_at_once, place("meet"), 6 if small else 60)]
+    yield (
+        "damaged artifact",
+        [partial(damage.random_damage, place("damage", n), draw()) for n in range(count)],
+    )
+    yield "four processes, one artifact", [partial(damage.several_at_once, place("meet"), 6 if small else 60)]
     cases = bad_input.cases(Project(place("input")))
     if small:
         cases = chance.sample(cases, 3)
     yield "bad input", [partial(refused, name, call) for name, call in cases]
     if small:
-        yield "interrupt", [partial(do.interrupt, place("interrupt"), ["plan", "-P", "smoke"], 0.7)]
+        yield "interrupt", [partial(kills.interrupt, place("interrupt"), ["plan", "-P", "smoke"], 0.7)]
         return
     commands = [TRAIN, ["plan", "-P", "smoke"], ["chapter", "rq1", "-P", "smoke"], WORKERS]
     commands += [["tune", "sft", "-P", "smoke", "-o", "out"], ["compare", "base", "reason", "-P", "smoke"]]
     yield (
         "interrupt",
         [
-            partial(do.interrupt, place("interrupt", n), words, chance.uniform(0.3, 12))
+            partial(kills.interrupt, place("interrupt", n), words, chance.uniform(0.3, 12))
             for n, words in enumerate(commands * 2)
         ],
     )
@@ -60,16 +64,19 @@ def checks(folder: Path, chance: random.Random, small: bool) -> Iterator[tuple[s
     ends += [([*TRAIN, "--parallel", "ddp:2"], signal.SIGKILL)]
     yield (
         "nothing lives on",
-        [partial(do.orphans, place("orphans", n), words, how, draw()) for n, (words, how) in enumerate(ends)],
+        [
+            partial(kills.orphans, place("orphans", n), words, how, draw())
+            for n, (words, how) in enumerate(ends)
+        ],
     )
-    yield "training four times at once", [partial(do.same_command_at_once, place("together"))]
+    yield "training four times at once", [partial(damage.same_command_at_once, place("together"))]
     yield (
         "full disk in training",
-        [partial(do.full_disk, place("disk", n), chance.uniform(0.02, 0.8), TRAIN) for n in range(3)],
+        [partial(damage.full_disk, place("disk", n), chance.uniform(0.02, 0.8), TRAIN) for n in range(3)],
     )
-    yield "kills of training", [partial(do.training, place("train"), 5, draw())]
-    yield "kills of tuning", [partial(do.tuning, place("tune"), 5, draw())]
-    yield "kills of the book", [partial(do.book, place("book"), 12, draw())]
+    yield "kills of training", [partial(kills.training, place("train"), 5, draw())]
+    yield "kills of tuning", [partial(kills.tuning, place("tune"), 5, draw())]
+    yield "kills of the book", [partial(kills.book, place("book"), 12, draw())]
 
 
 def refused(name: str, call: Callable[[], Done]) -> str:
