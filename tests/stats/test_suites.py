@@ -7,6 +7,7 @@ from scipy import stats as reference
 from studies import as_frame, as_panel, draw
 
 from realign import stats
+from realign.stats.equivalence import student_tost
 from realign.stats.panel import linear_estimate
 
 SMOLLM = stats.Sizes(tasks=5, queries=40, runs=3, seeds=3, base_runs=0, base_seeds=8)
@@ -98,6 +99,9 @@ def test_without_runs_and_queries_it_is_welchs_t_test_of_suite_means():
     assert found.freedom == pytest.approx(expected.df)
     assert (found.low90, found.high90) == pytest.approx(tuple(expected.confidence_interval(0.90)))
     assert "no task has scores of queries" in found.note
+    assert found.tost_p == student_tost(found.delta, found.error, found.freedom, 2.0)
+    far = frame.assign(score=frame["score"] + 5 * (frame["arm"] == "reason"))
+    assert 0.5 < stats.suite_difference(far, "base", "reason", 2.0).tost_p < 1
 
 
 def test_tost_and_the_90_percent_interval_agree():

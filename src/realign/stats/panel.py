@@ -79,16 +79,17 @@ class LinearEstimate:
 
         Satterthwaite's approximation errs up to 7% at 5% where two runs outweigh all else; with this bound, 5-6%.
         """
-        whole, runs = (student_interval(self.value, e, f, level) for e, f in self._errors())
-        return min(whole[0], runs[0]), max(whole[1], runs[1])
+        low, high = zip(*(student_interval(self.value, e, f, level) for e, f in self._errors()), strict=True)
+        return min(low), max(high)
 
     def tost(self, margin: float) -> float:
         """TOST p-value that is below 0.05 exactly when the 90% interval lies inside the margin."""
-        return float(np.max([student_tost(self.value, e, f, margin) for e, f in self._errors()]))
+        return max(student_tost(self.value, e, f, margin) for e, f in self._errors())
 
-    def _errors(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        runs, freedom = self.between_runs
-        return (float(np.sqrt(self.variance)), self.freedom), (float(np.sqrt(runs)), freedom)
+    def _errors(self) -> list[tuple[float, float]]:
+        """Standard errors with their degrees of freedom: of everything, and of runs where they vary."""
+        both = [(self.variance, self.freedom), self.between_runs]
+        return [(float(np.sqrt(v)), f) for number, (v, f) in enumerate(both) if number == 0 or v > 0]
 
 
 def panel(scores: pd.DataFrame, arms: tuple[str, ...] = ()) -> Panel:
