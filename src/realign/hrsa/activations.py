@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+ROWS = ("text_ids", "token_ids", "positions", "text_keys")
+
+
 @dataclass
 class Activations:
     """What one model made of a list of texts: a token sample and text means, for every layer.
@@ -54,13 +57,7 @@ class Activations:
         directory.mkdir(parents=True, exist_ok=True)
         np.save(directory / "states.npy", self.states)
         np.save(directory / "pooled.npy", self.pooled)
-        np.savez_compressed(
-            directory / "rows.npz",
-            text_ids=self.text_ids,
-            token_ids=self.token_ids,
-            positions=self.positions,
-            text_keys=self.text_keys,
-        )
+        np.savez_compressed(directory / "rows.npz", **{name: getattr(self, name) for name in ROWS})
         (directory / "meta.json").write_text(json.dumps(self.meta, indent=1, sort_keys=True))
 
     @classmethod
@@ -71,7 +68,7 @@ class Activations:
                 states=np.load(directory / "states.npy", mmap_mode="r"),
                 pooled=np.load(directory / "pooled.npy"),
                 meta=json.loads((directory / "meta.json").read_text()),
-                **{name: rows[name] for name in ("text_ids", "token_ids", "positions", "text_keys")},
+                **{name: rows[name] for name in ROWS},
             )
 
     @classmethod

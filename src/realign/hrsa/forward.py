@@ -62,19 +62,16 @@ def encode(
         raise ValueError("no texts given")
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    ids = [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-    truncated = 0
+    whole = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids = [list(row[:max_tokens]) for row in whole]
     for i, row in enumerate(ids):
         if not row:
             raise ValueError(f"text {i} has no tokens; remove it before comparing models")
-        if max_tokens is not None and len(row) > max_tokens:
-            ids[i] = row[:max_tokens]
-            truncated += 1
-        if limit is not None and len(ids[i]) > limit:
+        if limit is not None and len(row) > limit:
             raise ValueError(
-                f"text {i} has {len(ids[i])} tokens and the model reads {limit}; lower max_tokens to {limit}"
+                f"text {i} has {len(row)} tokens and the model reads {limit}; lower max_tokens to {limit}"
             )
-    return Encoded(ids, truncated)
+    return Encoded(ids, sum(len(row) > len(cut) for row, cut in zip(whole, ids, strict=True)))
 
 
 def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -169,25 +169,20 @@ def cross_model_probe(
 
 
 def paper_probe(
-    source: Array,
-    target: Array,
-    labels: Sequence[object] | np.ndarray,
-    *,
-    task: Task = "classification",
-    seed: int = 0,
+    source: Array, target: Array, labels: Sequence[object] | np.ndarray, *, seed: int = 0
 ) -> ProbeResult:
-    """The public code's probe: one stratified 0.8/0.1/0.1 split, C = 1 (alpha = 1), source scaling.
+    """The public code's classifier: one stratified 0.8/0.1/0.1 split, C = 1, source scaling.
 
     The validation tenth is set aside unused, as there. Predictions: 'own' and 'source'.
     """
     left, right = (numpy(v).astype(np.float64) for v in as_pair(source, target, rows=10, same_width=True))
     left, right = _unit(left, "source"), _unit(right, "target")
-    truth = _labels(labels, len(left), task, 2)
-    folds = [test for _, test in _splits(truth, None, task, 10, seed, strict=False)]
+    truth = _labels(labels, len(left), "classification", 2)
+    folds = [test for _, test in _splits(truth, None, "classification", 10, seed, strict=False)]
     test, train = folds[0], np.sort(np.concatenate(folds[2:]))
-    fit = _fit(left[train], truth[train], task, 1.0)
+    fit = _fit(left[train], truth[train], "classification", 1.0)
     predictions = {"own": fit.predict(left[test]), "source": fit.predict(right[test])}
-    return ProbeResult(task, test, truth[test], predictions, [1.0])
+    return ProbeResult("classification", test, truth[test], predictions, [1.0])
 
 
 def _unit(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:

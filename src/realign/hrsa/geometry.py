@@ -32,15 +32,13 @@ def linear_cka(x: Array, y: Array, *, estimator: Estimator = "biased") -> float:
     Args:
         x: states (n, d1).
         y: states (n, d2).
-        estimator: 'biased' lies in [0, 1] and rises as n falls below d; 'debiased' is centred on 0 for
-            independent data and may be negative (it is never clamped). It needs n >= 4.
+        estimator: 'biased' or 'debiased' (n >= 4), see :func:`realign.hrsa.cka_grid`.
 
     Raises:
         ValueError: rows differ, a value is not finite, too few rows, or no variance on a side.
     """
     left, right = as_pair(x, y)
-    grid = cka_grid([left.double()], [right.double()], estimator=estimator)
-    return float(grid[0, 0])
+    return float(cka_grid([left.double()], [right.double()], estimator=estimator)[0, 0])
 
 
 @dataclass(frozen=True)
@@ -167,9 +165,7 @@ def _diagonals(
 ) -> dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """CKA (L,) of matching layers and its influences (L, texts), by estimator and variant.
 
-    Args:
-        pair: the two models.
-        kept: the rows that are no sinks.
+    ``kept`` are the rows that are no sinks.
     """
     variants: dict[str, tuple[Callable[[Tensor], Tensor], NDArray[np.int64]]] = {
         "": (lambda x: x, pair.groups),

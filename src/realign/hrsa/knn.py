@@ -190,36 +190,22 @@ def _sizes(pair: Pair, groups: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def _by_label(
-    pair: Pair,
-    tokens: NDArray[np.int64],
-    overlap: KNNOverlap,
-    layer: int,
-    groups: NDArray[np.int64],
+    pair: Pair, tokens: NDArray[np.int64], overlap: KNNOverlap, layer: int, groups: NDArray[np.int64]
 ) -> pd.DataFrame:
     """Corrected overlap of the tokens of each label: layer, label, k, corrected, low, high, tokens."""
     given = np.asarray(pair.labels)
     if given.shape != pair.a.text_keys.shape:
         raise ValueError(f"labels has shape {given.shape}; one for each of the {len(pair.a.text_keys)} texts")
     weights, of_row = _weights(pair, groups), given[pair.a.text_ids[tokens]]
-    return pd.DataFrame(
-        [
-            (layer, label, k, *_conditional(overlap.corrected_rows[i], of_row == label, groups, weights))
-            for label in np.unique(of_row)
-            for i, k in enumerate(overlap.k)
-        ],
-        columns=["layer", "label", "k", "corrected", "low", "high", "tokens"],
-    )
-
-
-def _conditional(
-    per_row: np.ndarray, chosen: NDArray[np.bool_], groups: np.ndarray, weights: np.ndarray
-) -> tuple[float, float, float, int]:
-    """Mean over the chosen rows, its interval over texts, and how many rows they are."""
-    share = chosen.mean()
-    value = float(per_row[chosen].mean())
-    influence = unc.mean_influence(np.where(chosen, per_row - value, 0) / share, groups, weights.shape[1])
-    low, high = unc.interval(value, influence, weights)
-    return value, float(low), float(high), int(chosen.sum())
+    frames = []
+    for label in np.unique(of_row):
+        chosen = of_row == label
+        value = np.array([row[chosen].mean() for row in overlap.corrected_rows])
+        spread = np.where(chosen, overlap.corrected_rows - value[:, None], 0) / chosen.mean()
+        low, high = unc.interval(value, unc.mean_influence(spread, groups, weights.shape[1]), weights)
+        numbers = {"k": overlap.k, "corrected": value, "low": low, "high": high, "tokens": chosen.sum()}
+        frames.append(pd.DataFrame({"layer": layer, "label": label, **numbers}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _variants(

@@ -108,8 +108,8 @@ class Pair:
 
     def stacks(self) -> tuple[list[Tensor], list[Tensor]]:
         """All layers of both models on the device."""
-        pairs = [self.layer(layer) for layer in range(self.layers)]
-        return [x for x, _ in pairs], [y for _, y in pairs]
+        first, second = zip(*map(self.layer, range(self.layers)), strict=True)
+        return list(first), list(second)
 
     def by_text(self, per_row: np.ndarray) -> NDArray[np.float64]:
         """Sum a number of each compared row by text: (n,) to (texts,)."""

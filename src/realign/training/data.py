@@ -123,11 +123,11 @@ def plan(sets: Sequence[PairSet], batch_size: int, epochs: float, seed: int) -> 
         share = 1.0 if epoch < whole else epochs - whole
         batches += of_epoch[: max(1, round(len(of_epoch) * share))]
     if not batches:
-        rows = sum(len(one) for one in sets)
+        total = sum(len(one) for one in sets)
         raise RealignError(
-            f"no two of the {rows} training rows differ in query and positive, so none can be a negative of another"
-            if rows > 1
-            else f"the training sets have {rows} rows: there is nothing to train on"
+            f"no two of the {total} training rows differ in query and positive, so none can be a negative of another"
+            if total > 1
+            else f"the training sets have {total} rows: there is nothing to train on"
         )
     return batches
 

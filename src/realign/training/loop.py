@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -41,20 +41,6 @@ LOG_COLUMNS = (
     "step", "set", "loss", "learning_rate", "grad_norm", "accuracy", "alignment", "uniformity", "min_cosine",
     "tokens", "tokens_per_second", "padding_share", "chunks", "memory_gib",
 )  # fmt: skip
-
-
-class _Batches(Dataset):
-    """The plan as a data set: item i is optimiser step i, tokenised when it is asked for."""
-
-    def __init__(self, data: Tokenized, batches: Plan) -> None:
-        self.data = data
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> TrainingBatch:
-        return self.data.batch(*self.batches[step])
 
 
 def peak_memory(device: torch.device) -> float:
@@ -92,7 +78,7 @@ class Trainer(SentenceTransformerTrainer):
         if compute.device.type == "cpu" and self.args.world_size == 1:
             cpu.prepare(encoder)
         self.recipe = recipe = run.recipe
-        self.items = _Batches(data, batches)
+        self.data, self.batches = data, batches
         self.compute = compute
         self.pad_id = batching.pad_token_id(data.tokenizer)
         self.loss_settings = LossSettings(
@@ -111,8 +97,9 @@ class Trainer(SentenceTransformerTrainer):
             super()._move_model_to_device(model, device)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Give the plan as it is: every process sees the whole batch and encodes its share."""
-        return DataLoader(self.items, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])
+        """Give the plan as it is, tokenised step by step: every process sees a batch and encodes its share."""
+        plan = cast("Dataset[tuple[int, list[int]]]", self.batches)
+        return DataLoader(plan, batch_size=1, shuffle=False, collate_fn=lambda one: self.data.batch(*one[0]))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Set the learning rate's course (:func:`cosine_with_warmup`)."""
@@ -180,8 +167,8 @@ class Trainer(SentenceTransformerTrainer):
 
     def place(self, step: int) -> str:
         """Name a step and its batch."""
-        index, rows = self.items.batches[step - 1]
-        batch = f"set {self.items.data.sets[index].name}, rows {', '.join(map(str, rows[:4]))}"
+        index, rows = self.batches[step - 1]
+        batch = f"set {self.data.sets[index].name}, rows {', '.join(map(str, rows[:4]))}"
         more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
         return f"step {step} of {self.state.max_steps} ({batch}{more})"
 
