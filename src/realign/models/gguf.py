@@ -102,10 +102,12 @@ def dequantise(file: Path, directory: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
     if PRE_TOKENIZER_FIX and name is not None:
         use_pre_tokenizer(tokenizer, name)
-    # save_pretrained refuses a model that was loaded from GGUF, so the weights move to a plain one.
+    # save_pretrained refuses a model that was loaded from GGUF, so a plain one takes over its weights.
     config = quantised.config
     del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    plain.load_state_dict(quantised.state_dict())
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.tie_weights()
     plain.generation_config = quantised.generation_config
     save(plain, tokenizer, directory)
