@@ -6,6 +6,8 @@ import errno
 import json
 import math
 import re
+import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from realign.book import pages, site
 from realign.book.chapters import CHAPTERS
 from realign.cli import book as commands
 from realign.cli import doctor, results
+from realign.errors import INTERRUPTED
 from realign.study.graph import Graph
 
 COMMANDS = [
@@ -176,6 +179,24 @@ def test_interrupting_says_how_to_go_on(monkeypatch, capsys, own_store):
     code, _, err = call(monkeypatch, capsys, "plan", "-P", "smoke")
     assert code == 130
     assert err == "realign: interrupted; finished stages are kept, run the same command to go on\n"
+
+
+def test_a_background_job_of_a_script_can_be_interrupted(tmp_path):
+    """Such a job begins with SIGINT ignored."""
+    program = (
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); from realign import cli\n"
+        "from realign.cli import book\n"
+        "book.open_study = lambda profile: (print('in', flush=True), time.sleep(60))\n"
+        "sys.argv = ['realign', 'plan', '-P', 'smoke']; cli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "in\n"
+        job.send_signal(signal.SIGINT)
+        _, err = job.communicate(timeout=30)
+    assert (job.returncode, err) == (130, f"realign: {INTERRUPTED}\n")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -58,6 +59,8 @@ MaybeSeed = Annotated[
 
 def main() -> None:
     """Run the command line; known failures are one sentence on stderr and exit code 1 or 2."""
+    # A script starts its background jobs with SIGINT ignored; who sends one all the same wants an end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(args=join_parameters(sys.argv[1:]) or ["--help"], standalone_mode=False) or 0
     except RealignError as error:
