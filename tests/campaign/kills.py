@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 from process import Project, finish, kill, wait_for
 
+from realign.errors import INTERRUPTED
 from realign.study.store import Store
 
-INTERRUPTED = "interrupted; finished stages are kept, run the same command to go on"
 # Columns that say how long something took.
 TIMES = r"seconds|per_second|tokens/s|memory|time"
 
@@ -176,7 +176,7 @@ def interrupt(folder: Path, command: list[str], seconds: float) -> str:
     ended = finish(process, 60)
     if ended.code == 0:
         return ""  # it was faster
-    said = ended.err.rstrip().endswith(INTERRUPTED)
+    said = f"realign: {INTERRUPTED}" in ended.err.splitlines()  # a kernel may say after it that it ends too
     return (
         "" if ended.code == 130 and said else f"after {seconds:.1f} s: code {ended.code}: {ended.err[-300:]}"
     )
