@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from realign.config import Attention
 from realign.errors import RealignError
+from realign.models.batching import pad_token_id
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +104,7 @@ def _probe_states(
     # Padding beyond a short sliding window has nothing to look at: its states must not spoil the text's.
     window = getattr(getattr(model, "config", None), "sliding_window", None) or 0
     n = window + 1 if 3 <= window < len(ids) else 3
-    pad = [tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0] * n
+    pad = [pad_token_id(tokenizer)] * n
     on, off = [1] * len(ids), [0] * n
     plain, perturbed = _states(model, [ids, [*ids[:-1], other]], [on, on])
     # One padded and one full row in a batch: some wrong masks only show when rows differ in length.

@@ -90,27 +90,24 @@ def check_same_tokenizer(
     Raises:
         RealignError: saying where they differ.
     """
+
+    def error(difference: str) -> RealignError:
+        return RealignError(
+            f"the tokenizers of {names[0]} and {names[1]} disagree: {difference}, so their token states cannot be "
+            "paired; compare siblings of one family"
+        )
+
     one, two = a.get_vocab(), b.get_vocab()
     for token in sorted(one, key=lambda t: one[t]):
         if two.get(token, one[token]) != one[token]:
-            raise RealignError(
-                f"the tokenizers of {names[0]} and {names[1]} disagree: token {token!r} is {one[token]} in one and "
-                f"{two[token]} in the other, so their token states cannot be paired; compare siblings of one family"
-            )
+            raise error(f"token {token!r} is {one[token]} in one and {two[token]} in the other")
     for text in TOKENIZER_PROBES:
         x = a(text, add_special_tokens=False).input_ids
         y = b(text, add_special_tokens=False).input_ids
         if x != y:
             at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
             shown = [t.convert_ids_to_tokens(v[at : at + 3]) for t, v in ((a, x), (b, y))]
-            raise RealignError(
-                f"the tokenizers of {names[0]} and {names[1]} disagree: on {text[:20]!r} they differ from token {at} "
-                f"({shown[0]} against {shown[1]}), so their token states cannot be paired; compare siblings of one "
-                "family"
-            )
+            raise error(f"on {text[:20]!r} they differ from token {at} ({shown[0]} against {shown[1]})")
     missing = [t for t in one if t not in two] if len(one) != len(two) else []
     if len(missing) > 0.01 * len(one):
-        raise RealignError(
-            f"the tokenizers of {names[0]} and {names[1]} disagree: {len(missing)} tokens of the first, such as "
-            f"{missing[0]!r}, are unknown to the second; compare siblings of one family"
-        )
+        raise error(f"{len(missing)} tokens of the first, such as {missing[0]!r}, are unknown to the second")

@@ -55,11 +55,8 @@ def sources(name: str) -> dict[str, str]:
     if name in hub.SETS:
         return {name: hub.SETS[name].path}
     if name.startswith(pairs.PREFIX):
-        table = pairs.hub_sets()
-        short = name.removeprefix(pairs.PREFIX)
-        if short not in table:
-            raise unknown("training set", name, pairs.names())
-        return {name: f"{table[short]['path']}@{table[short].get('revision', 'main')}"}
+        entry = pairs.hub_entry(name)
+        return {name: f"{entry['path']}@{entry.get('revision', 'main')}"}
     if name.startswith(pairs.FILE):
         file = paths.resolve(name.removeprefix(pairs.FILE))
         return {name: hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"}

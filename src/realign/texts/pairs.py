@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,9 +60,7 @@ class PairSet:
 
     def take(self, n: int | None, seed: int) -> PairSet:
         """Return ``n`` queries drawn by ``seed`` (all, reordered, if None or too many)."""
-        keys = [
-            f"{query}\x1f{positive}" for query, positive in zip(self.queries, self.positives, strict=True)
-        ]
+        keys = [f"{query}\x1f{answer}" for query, answer in zip(self.queries, self.positives, strict=True)]
         return self.rows(sample(range(len(self)), n, keys.__getitem__, seed))
 
     def rows(self, rows: Sequence[int]) -> PairSet:
@@ -98,8 +96,7 @@ def load(name: str, *, hard_negatives: int = 0) -> PairSet:
         return read(paths.resolve(name.removeprefix(FILE)), hard_negatives)
     if name not in INSTRUCTIONS:
         raise unknown("training set", name, names())
-    rows = ROWS[name]()
-    queries, positives, groups = (list(column) for column in zip(*rows, strict=True))
+    queries, positives, groups = (list(column) for column in zip(*_rows(name), strict=True))
     negatives = siblings(queries, positives, groups, hard_negatives)
     return PairSet(name, INSTRUCTIONS[name], queries, positives, negatives)
 
@@ -107,37 +104,22 @@ def load(name: str, *, hard_negatives: int = 0) -> PairSet:
 Rows = list[tuple[str, str, str]]  # query, positive, group of the positive
 
 
-def _docs() -> Rows:
-    functions = corpus.functions("train")
-    return [(f.summary, f.description, f.module) for f in functions if len(f.description.split()) >= 8]
-
-
-def _code() -> Rows:
-    functions = corpus.functions("train")
+def _rows(name: str) -> Rows:
+    if name == "docs":
+        functions = corpus.functions("train")
+        return [(f.summary, f.description, f.module) for f in functions if len(f.description.split()) >= 8]
+    if name == "code":
+        functions = [f for f in corpus.functions("train") if f.source.count("\n") >= 3]
+        return [(f.summary, f.source[:SOURCE_CHARACTERS], f.module) for f in functions]
+    if name == "problems":
+        return [(p.text, p.answer, p.task) for p in worked.problems("train")]
     return [
-        (f.summary, f.source[:SOURCE_CHARACTERS], f.module) for f in functions if f.source.count("\n") >= 3
+        (m.text, translation, language) if index % 2 == 0 else (translation, m.text, "en")
+        for m in corpus.catalogues("train")
+        for index, (language, translation) in enumerate(m.translations.items())
     ]
 
 
-def _messages() -> Rows:
-    rows = []
-    for message in corpus.catalogues("train"):
-        for index, (language, translation) in enumerate(message.translations.items()):
-            pair = (message.text, translation, language)
-            rows.append(pair if index % 2 == 0 else (translation, message.text, "en"))
-    return rows
-
-
-def _problems() -> Rows:
-    return [(p.text, p.answer, p.task) for p in worked.problems("train")]
-
-
-ROWS: dict[str, Callable[[], Rows]] = {
-    "docs": _docs,
-    "code": _code,
-    "messages": _messages,
-    "problems": _problems,
-}
 SIBLING_WINDOW = 64
 
 
@@ -184,12 +166,20 @@ def hub_sets() -> dict[str, dict[str, Any]]:
     return read_toml(paths.data() / "training_sets.toml")
 
 
-def _hub_set(name: str, hard_negatives: int) -> PairSet:
+def hub_entry(name: str) -> dict[str, Any]:
+    """Return the entry of one hub set, by its name with ``hub:``.
+
+    Raises:
+        UsageError: there is no such set.
+    """
     table = hub_sets()
-    short = name.removeprefix(PREFIX)
-    if short not in table:
-        raise unknown("training set", name, [PREFIX + n for n in table])
-    entry = table[short]
+    if name.removeprefix(PREFIX) not in table:
+        raise unknown("training set", name, names())
+    return table[name.removeprefix(PREFIX)]
+
+
+def _hub_set(name: str, hard_negatives: int) -> PairSet:
+    entry = hub_entry(name)
     path, revision = entry["path"], entry.get("revision")
     data: Dataset | Sequence[Mapping[str, Any]]
     if entry.get("layout") == "beir":
