@@ -14,7 +14,7 @@ from realign.findings.measures import Estimate
 
 
 def test_verdict_states_the_numbers_it_rests_on() -> None:
-    text = html.unescape(str(verdicts.verdict(study(), "C2")))
+    text = str(verdicts.verdict(study(), "C2"))
     assert text.startswith("**C2 (")
     assert "holds" in text
     assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text

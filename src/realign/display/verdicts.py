@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,7 +30,7 @@ def verdict(study: Study, *names: str) -> Text:
     parts = []
     for row in claims.claims(study, names).itertuples():
         title, statement, criterion = map(escape, (row.title, row.statement, row.criterion))
-        evidence = "\n".join(f"- {escape(sentence)}" for sentence in sentences(row.evidence))
+        evidence = "\n".join(f"- {sentence}" for sentence in sentences(row.evidence, escape))
         parts.append(
             f"**{row.claim} ({title}): {row.verdict}.** {statement}\n\n"
             f"*Criterion, set in advance:* {criterion}\n\n{evidence}"
@@ -38,21 +38,27 @@ def verdict(study: Study, *names: str) -> Text:
     return Text("\n\n".join(parts))
 
 
-def sentences(evidence: Iterable[Evidence | TooFewSteps]) -> list[str]:
-    """Write each piece of evidence: what was wanted, what was measured, and whether that meets it."""
-    return [_sentence(each) for each in evidence]
+def sentences(evidence: Iterable[Evidence | TooFewSteps], text: Callable[[str], str] = str) -> list[str]:
+    """Write each piece of evidence: what was wanted, what was measured, and whether that meets it.
+
+    Args:
+        evidence: of a claim.
+        text: how the words of the claims file are written, for example escaped.
+    """
+    return [_sentence(each, text) for each in evidence]
 
 
-def _sentence(evidence: Evidence | TooFewSteps) -> str:
+def _sentence(evidence: Evidence | TooFewSteps, text: Callable[[str], str]) -> str:
     if isinstance(evidence, TooFewSteps):
         return f"{evidence.steps} RLVR steps here, the claim needs {evidence.needed}"
     part = evidence.part
+    says = text(part.says)
     if not evidence.estimates:
-        return f"{part.says}: not measured"
+        return f"{says}: not measured"
     measured = ("difference " if part.minus else "") + "; ".join(map(_estimate, evidence.estimates))
     inside = part.test == "inside"
     wanted = f"inside ±{evidence.margin:g}" if inside else f"{part.test} {part.value:g}"
-    return f"{part.says}: {measured}, wanted {wanted}: {_OUTCOME[evidence.verdict]}"
+    return f"{says}: {measured}, wanted {wanted}: {_OUTCOME[evidence.verdict]}"
 
 
 def _estimate(estimate: Estimate) -> str:
