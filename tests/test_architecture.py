@@ -15,7 +15,7 @@ ROOT = Path(realign.__file__).parent
 # Lowest first; packages of one layer do not import one another.
 LAYERS = (
     {"errors"},
-    {"paths", "config", "hardware", "processes", "progress"},
+    {"paths", "config", "hardware", "progress"},
     {"hrsa", "stats"},
     {"models", "texts"},
     {"behaviour"},

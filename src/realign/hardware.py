@@ -1,14 +1,17 @@
-"""One decision about device and dtype, with its reason, and a description of the machine."""
+"""The machine: one decision about device and dtype, memory, and processes that end with another one."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
+import select
 import sys
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from realign.errors import UsageError
@@ -103,3 +106,35 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def end_with(pid: int) -> None:
+    """End this process at once when another one ends, or if it is gone already; what it writes is cut off.
+
+    Args:
+        pid: of a process on this machine, usually the one that started this one.
+    """
+    Thread(target=_watch, args=(pid, os.getppid()), name=f"ends with {pid}", daemon=True).start()
+
+
+def _watch(pid: int, parent: int) -> None:
+    try:
+        watched = select.poll()
+        watched.register(os.pidfd_open(pid), select.POLLIN)
+        watched.poll()
+    except ProcessLookupError:
+        pass
+    except (AttributeError, OSError):  # not Linux, or an old one
+        while _alive(pid) and os.getppid() == parent:
+            time.sleep(0.5)
+    os._exit(1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -220,7 +220,9 @@ def test_workers_end_with_their_parent_in_the_middle_of_a_stage(tmp_path, how):
 
 
 def test_a_process_ends_with_another_that_is_no_parent_of_it_or_is_gone(tmp_path, monkeypatch):
-    program = "import sys, time; from realign import processes; processes.end_with(int(sys.argv[1])); time.sleep(60)"
+    program = (
+        "import sys, time; from realign import hardware; hardware.end_with(int(sys.argv[1])); time.sleep(60)"
+    )
     for without in ("", "import os; del os.pidfd_open; "):  # as on other systems
         with subprocess.Popen(["sleep", "60"]) as owner:
             other = subprocess.Popen([sys.executable, "-c", without + program, str(owner.pid)])

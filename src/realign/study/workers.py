@@ -13,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from realign import processes
+from realign import hardware
 from realign.errors import RealignError, UsageError
 
 J = TypeVar("J")
@@ -137,7 +137,7 @@ def _visible(gpu: str) -> Iterator[None]:
 def _serve(function: Callable[..., Any], pipe: Connection, parent: int) -> None:
     """Run jobs until the pipe is closed; None for one that is done, else what was wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what becomes of us
-    processes.end_with(parent)
+    hardware.end_with(parent)
     while True:
         try:
             arguments = pipe.recv()

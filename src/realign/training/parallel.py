@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from realign import hardware, processes
+from realign import hardware
 from realign.errors import RealignError, full_disk_as_sentence
 from realign.training import trainer
 from realign.training.run import VARIABLE, Run, read_flag
@@ -71,7 +71,7 @@ def _train_in_one_process(run: Run, sharded: bool) -> None:
 
 if __name__ == "__main__":
     try:
-        processes.end_with(int(sys.argv[2]))
+        hardware.end_with(int(sys.argv[2]))
         _train_in_one_process(RUN.validate_json(Path(sys.argv[1]).read_bytes()), "sharded" in sys.argv[3:])
     except RealignError as error:
         print(f"realign: {error}", file=sys.stderr)
