@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from realign.behaviour import mixture
 from realign.behaviour import problems as problem_sets
-from realign.config import Backbone, PolicySettings
+from realign.config import Backbone, PolicySettings, ProblemSettings
 from realign.hardware import Compute
 from realign.models import loading
 from realign.progress import track
@@ -77,17 +78,17 @@ def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def problems_of(
-    settings: PolicySettings, tokenizer: PreTrainedTokenizerBase, split: problem_sets.Split
+    settings: ProblemSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    split: problem_sets.Split,
+    count: int,
+    seed: int = 0,
 ) -> list[problem_sets.VerifiableProblem]:
-    """Return the problems of a measurement, prompted as the tokenizer allows."""
-    return problem_sets.load(
-        settings.task,
-        settings.task_options,
-        split,
-        settings.problems,
-        chat=has_chat_markers(tokenizer),
-        style=settings.style,
-    )
+    """Return ``count`` problems of one split, of one task or of a mixture, prompted as the tokenizer allows."""
+    chat, style, options = has_chat_markers(tokenizer), settings.style, settings.task_options
+    if settings.task == mixture.MIXTURE:
+        return mixture.load(options, split, count, seed, chat=chat, style=style)
+    return problem_sets.load(settings.task, options, split, count, seed, chat=chat, style=style)
 
 
 def generate(
@@ -196,7 +197,7 @@ def measure(
     }
     model, tokenizer = loading.load_lm(backbone, **options)
     base = loading.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
-    return measure_model(model, tokenizer, problems_of(settings, tokenizer, split), settings, base=base)
+    return measure_model(model, tokenizer, problems_of(settings, tokenizer, split, settings.problems), settings, base=base)
 
 
 def measure_model(

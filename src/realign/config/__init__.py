@@ -14,6 +14,7 @@ from realign.config.settings import (
     LoRA,
     MechanismSettings,
     PolicySettings,
+    ProblemSettings,
     Profile,
     Recipe,
     RLVRSettings,
@@ -24,6 +25,7 @@ from realign.config.settings import (
 
 __all__ = [
     "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
-    "MechanismSettings", "PolicySettings", "Profile", "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
+    "MechanismSettings", "PolicySettings", "ProblemSettings", "Profile",
+    "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
     "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
 ]  # fmt: skip

@@ -40,16 +40,20 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def processes() -> int:
+    """Return how many processes ``accelerate launch`` started (1 without it)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def share(count: int, what: str) -> int:
     """Return this process's part of a step's batch, so that the batch does not depend on the number of processes.
 
     Raises:
         UsageError: if the processes cannot share it evenly.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if count % processes:
-        raise UsageError(f"{count} {what} a step cannot be shared evenly by {processes} processes")
-    return count // processes
+    if count % processes():
+        raise UsageError(f"{count} {what} a step cannot be shared evenly by {processes()} processes")
+    return count // processes()
 
 
 def begin(out: Path, base: Backbone, settings: RLVRSettings | SFTSettings) -> Path:
