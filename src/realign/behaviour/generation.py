@@ -52,7 +52,7 @@ def grouped_attention(
     batch, heads, t, d = query.shape
     shared = key.shape[1]
     stacked = query.reshape(batch, shared, heads // shared * t, d)
-    scores = torch.matmul(stacked, key.transpose(2, 3)) * scaling
+    scores = torch.matmul(stacked * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         by_head = scores.view(batch, shared, heads // shared, t, -1)
         scores = (by_head + attention_mask[:, :, None]).view(scores.shape)
@@ -77,7 +77,11 @@ def attention(model: PreTrainedModel, kernel: str) -> Iterator[None]:
 
 
 class BlockLayer(DynamicLayer):
-    """Keys and values of one layer in a block of memory with room for the tokens to come."""
+    """Keys and values of one layer in a block of memory with room for the tokens to come.
+
+    All of it is read at every token, what is not written yet under the mask: a part of a block would be copied
+    before it is multiplied.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor, copies: int, room: int) -> None:
         """``keys`` and ``values`` (rows, heads, length, d) of the prompts; ``copies`` rows for each of theirs."""
@@ -89,26 +93,30 @@ class BlockLayer(DynamicLayer):
     @staticmethod
     def _block(states: Tensor, copies: int, room: int) -> Tensor:
         rows, heads, length, d = states.shape
-        block = states.new_empty(rows * copies, heads, length + room, d)
+        block = states.new_zeros(rows * copies, heads, length + room, d)
         block[:, :, :length] = states.repeat_interleave(copies, dim=0)
         return block
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write new tokens, (rows, heads, t, d), and return all there are."""
+        """Write new tokens, (rows, heads, t, d), and return the block."""
         start, self.length = self.length, self.length + key_states.shape[2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        return self.keys, self.values
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_seq_length(self) -> int:
         """Return how many tokens there are."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many keys the next ``query_length`` tokens see, and the first of them."""
-        return self.length + query_length, 0
+        """Return how many keys the next ``query_length`` tokens are given, and the first of them."""
+        return self.keys.shape[2], 0
 
 
 def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -124,9 +132,9 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
     return ids, torch.tensor([width - len(row) for row in prompts])
 
 
-def prefix_mask(pads: Tensor, past: int, new: int, dtype: torch.dtype) -> Tensor:
-    """Return the mask (rows, 1, new, past + new) that is added to scores: causal, and blind to pads."""
-    at, key = torch.arange(past, past + new, device=pads.device), torch.arange(past + new, device=pads.device)
+def prefix_mask(pads: Tensor, past: int, new: int, keys: int, dtype: torch.dtype) -> Tensor:
+    """Return the mask (rows, 1, new, keys) that is added to scores: causal, and blind to pads on the left."""
+    at, key = torch.arange(past, past + new, device=pads.device), torch.arange(keys, device=pads.device)
     hidden = (key[None, None, :] > at[None, :, None]) | (key[None, None, :] < pads[:, None, None])
     # A pad sees itself, so that no row of the softmax is empty.
     hidden &= key[None, None, :] != at[None, :, None]
@@ -180,7 +188,7 @@ def sample(
         cache = DynamicCache(config=lm.config)
         out = body(
             input_ids=ids,
-            attention_mask=prefix_mask(pads, 0, width, dtype),
+            attention_mask=prefix_mask(pads, 0, width, width, dtype),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -200,11 +208,11 @@ def sample(
                 keep = going.nonzero()[:, 0]
                 rows, pads, tokens = rows[keep.cpu()], pads[keep], tokens[keep]
                 for layer in cache.layers:
-                    layer.keys, layer.values = layer.keys[keep], layer.values[keep]
+                    layer.keep(keep)
             past = width + step
             states = body(
                 input_ids=tokens[:, None],
-                attention_mask=prefix_mask(pads, past, 1, dtype),
+                attention_mask=prefix_mask(pads, past, 1, width + max_new_tokens, dtype),
                 position_ids=(past - pads)[:, None],
                 past_key_values=cache,
                 use_cache=True,
@@ -220,7 +228,10 @@ def _draw(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Te
     else:
         if not bool(torch.isfinite(chances.sum())):
             raise RealignError("the model's logits are NaN or infinite: nothing can be drawn from them")
-        drawn = torch.multinomial(chances.exp().cpu(), 1, generator=generator)[:, 0].to(logits.device)
+        # By inverting the cumulative distribution: one random number a row, torch.multinomial takes one a token.
+        summed = chances.exp().cumsum(-1, dtype=torch.float64)
+        at = torch.rand(len(summed), 1, generator=generator, dtype=torch.float64).to(logits.device)
+        drawn = torch.searchsorted(summed, at * summed[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     return drawn, chances.gather(1, drawn[:, None])[:, 0]
 
 

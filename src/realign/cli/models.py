@@ -21,12 +21,26 @@ def _tune(
     family: str, output: str, profile: str, steps: int | None, seed: int | None,
     method: Literal["rlvr", "sft", ""] = "", role: str = "",
 ) -> None:  # fmt: skip
-    from realign import tuning
-    from realign.tuning.runs import rank
+    from realign.tuning.processes import alone, rank
 
     place = Path(output)
+    with alone(place) as waited:
+        if waited and (place / "final").is_dir():
+            print(f"the adapters: {place} (made by the process that was waited for)")
+            return
+        _tune_alone(place, family, profile, steps, seed, method, role)
+    if rank() == 0:
+        print(f"the adapters: {place} (final and checkpoints; log.csv has the steps)")
+
+
+def _tune_alone(
+    place: Path, family: str, profile: str, steps: int | None, seed: int | None, method: str, role: str
+) -> None:
+    from realign import tuning
+    from realign.tuning.processes import rank
+
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UsageError(f"{output} is not empty: name a new directory for the adapter")
+        raise UsageError(f"{place} is not empty: name a new directory for the adapter")
     study = open_study(profile, family=family)
     if role:
         settings = study.models.tuning(role)
@@ -46,7 +60,6 @@ def _tune(
     if place.is_dir():
         place.rmdir()
     work.rename(place)
-    print(f"the adapters: {place} (final and checkpoints; log.csv has the steps)")
 
 
 @tune_app.command("rlvr")

@@ -13,6 +13,7 @@ from realign.config.settings import (
     HRSASettings,
     LoRA,
     MechanismSettings,
+    OnPolicySFTSettings,
     PolicySettings,
     ProblemSettings,
     Profile,
@@ -25,7 +26,7 @@ from realign.config.settings import (
 
 __all__ = [
     "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
-    "MechanismSettings", "PolicySettings", "ProblemSettings", "Profile",
+    "MechanismSettings", "OnPolicySFTSettings", "PolicySettings", "ProblemSettings", "Profile",
     "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
     "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
 ]  # fmt: skip

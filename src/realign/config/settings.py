@@ -179,7 +179,15 @@ class SFTSettings(TuningSettings):
     batch_size: int = Field(default=64, ge=1)
 
 
-Tuning = Annotated[RLVRSettings | SFTSettings, Field(discriminator="method")]
+class OnPolicySFTSettings(SFTSettings):
+    """Supervised fine-tuning on the base's own samples that the verifier found right (rejection sampling)."""
+
+    method: Literal["onpolicy-sft"] = "onpolicy-sft"  # type: ignore[assignment]
+    attempts: int = Field(default=8, ge=1, description="completions drawn of each problem, every time it is asked")
+    keep: int = Field(default=2, ge=1, description="at most so many different right ones of a problem each time")
+
+
+Tuning = Annotated[RLVRSettings | SFTSettings | OnPolicySFTSettings, Field(discriminator="method")]
 
 
 class Family(Config):

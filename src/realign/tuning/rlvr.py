@@ -15,7 +15,7 @@ from realign.behaviour import policy
 from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, grpo, runs, sft
+from realign.tuning import adapters, grpo, processes, runs, sft
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def reward_function(
 
     def random(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float | None]:
         # Drawn from the step and the process alone, so that a resumed run tosses the same coins.
-        rng = np.random.default_rng([seed, trainer_state.global_step, runs.rank()])
+        rng = np.random.default_rng([seed, trainer_state.global_step, processes.rank()])
         return [float(x) for x in rng.integers(0, 2, size=len(completions))]
 
     return verifier if kind == "verifier" else random
@@ -157,7 +157,7 @@ def _trainer(
 ) -> Trainer:
     """Return our own trainer, or TRL's where vLLM writes the completions or several processes share a batch."""
     problems = adapters.training_problems(settings, tokenizer, settings.prompts * settings.steps)
-    if generates_with_vllm(compute) or runs.processes() > 1:
+    if generates_with_vllm(compute) or processes.processes() > 1:
         return trl_trainer(settings, compute, model, tokenizer, options, problems)
     return grpo.GroupTrainer(
         model,
@@ -186,7 +186,7 @@ def trl_trainer(
 
     config = GRPOConfig(
         **options,
-        per_device_train_batch_size=runs.share(settings.prompts * settings.completions, "completions"),
+        per_device_train_batch_size=processes.share(settings.prompts * settings.completions, "completions"),
         num_generations=settings.completions,
         max_completion_length=settings.max_new_tokens,
         temperature=1.0,

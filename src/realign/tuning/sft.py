@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from realign.config import Backbone, PolicySettings, SFTSettings
 from realign.errors import RealignError
 from realign.hardware import Compute
-from realign.tuning import adapters, runs
+from realign.tuning import adapters, processes, runs
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _trainer(
     count = settings.batch_size * settings.steps
     problems = adapters.training_problems(settings, tokenizer, count)
     completions = [p.solution + tokenizer.eos_token for p in problems]
-    mine = runs.share(settings.batch_size, "examples")
+    mine = processes.share(settings.batch_size, "examples")
     micro = math.gcd(mine, _MICRO_BATCH)
     config = SFTConfig(
         **options,
