@@ -23,11 +23,13 @@ class Kind:
         ask: the question in few words, from an item's metadata.
         work: the working; its last number is the answer.
         examples: metadata and answer of two problems that are never asked.
+        fits: whether an item is a problem at all.
     """
 
     ask: Callable[[Metadata], str]
     work: Callable[[Metadata], str]
     examples: tuple[tuple[Metadata, str], tuple[Metadata, str]]
+    fits: Callable[[Metadata], bool] = lambda item: True
 
 
 def _running(expression: str) -> str:
@@ -149,6 +151,7 @@ KINDS: dict[str, Kind] = {
         lambda item: f"Solve {item['equation']}",
         _equation,
         (({"equation": "3*x + 2 = 11"}, "3"), ({"equation": "2*y - 5 = 7"}, "6")),
+        lambda item: linear(item["equation"])[1] != 0,  # "0 = 0" has no one solution
     ),
     "count_primes": Kind(
         lambda item: f"How many primes from {item['start']} to {item['end']}?",

@@ -68,7 +68,8 @@ def _distinct(
     for index in range(1_000_000):
         entry = dataset[index]
         question = kind.ask(entry["metadata"])
-        if question not in seen and problem_sets.split_of(question) == split:
+        fits = kind.fits(entry["metadata"]) and problem_sets.split_of(question) == split
+        if fits and question not in seen:
             seen.add(question)
             last = index
             answer = str(entry["answer"])

@@ -206,6 +206,8 @@ def tune(
     compute = compute or hardware.resolve()
     saved = _train(base, settings, out, make_trainer, columns, local, compute, start)
     cards.write(saved, base, settings, evaluation, local=local, compute=compute)
+    if rank() == 0:  # not before: a run that is killed while its adapters are measured is not tuned again
+        shutil.rmtree(out / "state")
     return saved
 
 
@@ -233,8 +235,6 @@ def _train(
             trainer.train(resume_from_checkpoint=last_checkpoint(state))
         finally:
             recorder.close()
-    if recorder.writes:
-        shutil.rmtree(state)
     return recorder.saved
 
 
