@@ -74,7 +74,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     disable_tqdm=True,
                     save_strategy="no",
                 ),
-                train_dataset=Dataset.from_dict({"prompt": [p.prompt for p in problems], "problem": range(len(problems))}),
+                train_dataset=Dataset.from_dict(
+                    {"prompt": [p.prompt for p in problems], "problem": range(len(problems))}
+                ),
                 processing_class=tokenizer,
                 reward_funcs=[rlvr.reward_function(problems, "random", 0)],
                 peft_config=adapters.lora_config(settings.lora),
@@ -90,7 +92,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def child(args: argparse.Namespace, which: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", which, "--family", args.family, "--steps", str(args.steps)]
+    command = [
+        sys.executable,
+        __file__,
+        "--measure",
+        which,
+        "--family",
+        args.family,
+        "--steps",
+        str(args.steps),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
     measured: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return measured
@@ -115,10 +126,19 @@ def main() -> None:
     def line(work: str, key: str, unit: str, target: float, **more: Any) -> None:
         a, b = ours.get(key), peer.get(key)
         row = {"work": f"{work}, {args.family}", "ours": a and round(a, 2), "peer": b and round(b, 2)}
-        row |= {"peer_name": PEER, "unit": unit, "ratio": round(b / a, 2) if a and b else None, "target": target}
+        row |= {
+            "peer_name": PEER,
+            "unit": unit,
+            "ratio": round(b / a, 2) if a and b else None,
+            "target": target,
+        }
         print(json.dumps(row | more | {"machine": machine}), flush=True)
 
-    parts = {name: round(ours[name], 2) for name in ("generating", "scoring", "learning", "processor") if name in ours}
+    parts = {
+        name: round(ours[name], 2)
+        for name in ("generating", "scoring", "learning", "processor")
+        if name in ours
+    }
     line(
         "RLVR step of 64 completions x 48 tokens", "step", "s", TARGETS["ratio"],
         seconds_target=TARGETS["seconds"], parts=parts, load=round(os.getloadavg()[0], 1),

@@ -18,7 +18,8 @@ import torch
 
 from realign import config, hardware, paths
 from realign.behaviour import generation, mixture, problems
-from realign.behaviour.policy import has_chat_markers, wilson
+from realign.behaviour.policy import wilson
+from realign.behaviour.problems import has_chat_markers
 from realign.models import loading
 
 # What was tried; those that data/families.toml names were chosen.
@@ -40,7 +41,13 @@ TRIED = {
     ],
     "simple_equations": [
         {"min_terms": 2, "max_terms": 2, "max_value": 10},
-        {"min_terms": 2, "max_terms": 2, "max_value": 9, "operators": ["+", "-"], "operators_weights": [0.5, 0.5]},
+        {
+            "min_terms": 2,
+            "max_terms": 2,
+            "max_value": 9,
+            "operators": ["+", "-"],
+            "operators_weights": [0.5, 0.5],
+        },
     ],
     "count_primes": [{"min_n": 2, "max_n": 30}, {"min_n": 2, "max_n": 60}],
 }
@@ -71,7 +78,12 @@ def main() -> None:
                 written: list[list[int]] = []
                 for start in range(0, len(ids), 64):
                     written += generation.sample(
-                        model, tokenizer, ids[start : start + 64], 1, max_new_tokens=args.tokens, generator=draws
+                        model,
+                        tokenizer,
+                        ids[start : start + 64],
+                        1,
+                        max_new_tokens=args.tokens,
+                        generator=draws,
                     ).tokens
                 texts = tokenizer.batch_decode(written, skip_special_tokens=True)
                 right = [problems.score(p, t) for p, t in zip(asked, texts, strict=True)]
@@ -80,7 +92,9 @@ def main() -> None:
                 row |= {f"{name}_tokens": sum(map(len, written)) / len(written)}
                 row |= {f"{name}_answered": sum("Answer:" in t for t in texts) / len(texts)}
             row |= {"prompt_tokens": sum(map(len, ids)) / len(ids)}
-            row |= {"worked_tokens": max(len(r) for r in tokenizer([p.solution for p in asked]).input_ids) + 1}
+            row |= {
+                "worked_tokens": max(len(r) for r in tokenizer([p.solution for p in asked]).input_ids) + 1
+            }
             rows.append(row)
             rates = ", ".join(f"{name} {row[name]:.2f}" for name in args.modes)
             print(

@@ -31,7 +31,9 @@ def test_every_kind_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_worked_answer_of_a_kind_is_right_by_the_verifier_and_its_last_number_is_the_answer(kind: str) -> None:
+def test_the_worked_answer_of_a_kind_is_right_by_the_verifier_and_its_last_number_is_the_answer(
+    kind: str,
+) -> None:
     for problem in mixture.load({kind: OPTIONS[kind]}, "train", 150, seed=3):
         assert problems.score(problem, problem.solution) == 1.0
         working = problem.solution.partition(problems.ANSWER_MARKER)[0]
@@ -51,7 +53,10 @@ def test_every_equation_in_the_working_of_a_kind_is_true(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_worked_examples_are_right_and_never_asked(kind: str) -> None:
-    asked = {p.prompt.rsplit("user\n", 1)[1].split("<|im_end|>")[0] for p in mixture.load({kind: OPTIONS[kind]}, "train", 100)}
+    asked = {
+        p.prompt.rsplit("user\n", 1)[1].split("<|im_end|>")[0]
+        for p in mixture.load({kind: OPTIONS[kind]}, "train", 100)
+    }
     for item, answer in KINDS[kind].examples:
         assert KINDS[kind].ask(item) not in asked
         assert re.findall(r"-?\d+", KINDS[kind].work(item))[-1] == answer
@@ -113,7 +118,7 @@ def test_a_small_kind_is_trained_on_again_and_never_measured_twice() -> None:
     distinct = len(set(again))
     assert distinct < 30
     assert again[:distinct] == again[distinct : 2 * distinct]
-    with pytest.raises(RealignError, match="gave only .* distinct test problems of 60"):
+    with pytest.raises(RealignError, match=r"gave only .* distinct test problems of 60"):
         mixture.load(small, "test", 60)
 
 

@@ -16,7 +16,14 @@ from realign.tuning.watch import STEPS, Watch
 
 
 def row(step: int, **values: object) -> dict[str, object]:
-    return {"step": step, "loss": 0.1, "grad_norm": 1.0, "reward": 0.2, "reward_std": 0.3, "entropy": 0.9} | values
+    return {
+        "step": step,
+        "loss": 0.1,
+        "grad_norm": 1.0,
+        "reward": 0.2,
+        "reward_std": 0.3,
+        "entropy": 0.9,
+    } | values
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -41,10 +41,12 @@ def grouped_attention(
     Args:
         module: the attention layer.
         query: (batch, heads, t, d).
-        key: (batch, key heads, s, d); value: likewise.
+        key: (batch, key heads, s, d).
+        value: likewise.
         attention_mask: (batch, 1, t, s), added to the scores.
         scaling: of the scores.
         dropout: not supported, as no model here has any.
+        kwargs: what other implementations want.
 
     Returns:
         (batch, t, heads, d), and no weights.
@@ -102,12 +104,16 @@ class BlockLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Write new tokens, (rows, heads, t, d), and return the block."""
         start, self.length = self.length, self.length + key_states.shape[2]
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys, self.values
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
+        assert self.keys is not None
+        assert self.values is not None
         self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_seq_length(self) -> int:
@@ -116,13 +122,15 @@ class BlockLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return how many keys the next ``query_length`` tokens are given, and the first of them."""
+        assert self.keys is not None
         return self.keys.shape[2], 0
 
 
 def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Return the language model itself, the adapters in its layers kept."""
-    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
-    return inner
+    if not hasattr(model, "peft_config"):
+        return cast("PreTrainedModel", model)
+    return cast("PreTrainedModel", cast(Any, model).get_base_model())
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -193,7 +201,9 @@ def sample(
             past_key_values=cache,
             use_cache=True,
         )
-        cache.layers = [BlockLayer(x.keys, x.values, copies, max_new_tokens) for x in cache.layers]
+        first: list[Any] = cache.layers
+        layers = [BlockLayer(x.keys, x.values, copies, max_new_tokens) for x in first]
+        cache.layers = [*layers]
         states = out.last_hidden_state[:, -1].repeat_interleave(copies, dim=0)
         rows, pads = torch.arange(len(written.tokens)), pads.repeat_interleave(copies)
         for step in range(max_new_tokens):
@@ -207,7 +217,7 @@ def sample(
             if not bool(going.all()):  # rows that have ended are dropped
                 keep = going.nonzero()[:, 0]
                 rows, pads, tokens = rows[keep.cpu()], pads[keep], tokens[keep]
-                for layer in cache.layers:
+                for layer in layers:
                     layer.keep(keep)
             past = width + step
             states = body(
@@ -231,107 +241,7 @@ def _draw(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Te
         # By inverting the cumulative distribution: one random number a row, torch.multinomial takes one a token.
         summed = chances.exp().cumsum(-1, dtype=torch.float64)
         at = torch.rand(len(summed), 1, generator=generator, dtype=torch.float64).to(logits.device)
-        drawn = torch.searchsorted(summed, at * summed[:, -1:], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        drawn = torch.searchsorted(summed, at * summed[:, -1:], right=True)[:, 0].clamp(
+            max=logits.shape[-1] - 1
+        )
     return drawn, chances.gather(1, drawn[:, None])[:, 0]
-
-
-class Packed(NamedTuple):
-    """Groups of completions, each group in one row after its prompt: what is shared is read once.
-
-    Attributes:
-        ids: (groups, width), padded on the right; positions: likewise.
-        mask: (groups, 1, width, width), added to scores: a token sees its prompt and its own completion.
-        at: (tokens, 2) row and column of the state before each completion token; targets: (tokens,) the token.
-        owner: (tokens,) index of the completion, counted through all groups.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    mask: Tensor
-    at: Tensor
-    targets: Tensor
-    owner: Tensor
-
-
-def pack(
-    prompts: Sequence[Sequence[int]],
-    groups: Sequence[Sequence[Sequence[int]]],
-    pad: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-) -> Packed:
-    """Pack prompts with their completions; the last token of a completion is only a target."""
-    lengths = [len(p) + sum(len(c) - 1 for c in g) for p, g in zip(prompts, groups, strict=True)]
-    shape = len(prompts), max(lengths)
-    ids, positions = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
-    segment = torch.full(shape, -1)  # 0: prompt, 1...: completions, -1: padding
-    at: list[tuple[int, int]] = []
-    targets: list[int] = []
-    owner: list[int] = []
-    count = 0
-    for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
-        end = len(prompt)
-        ids[row, :end], positions[row, :end], segment[row, :end] = torch.tensor(prompt), torch.arange(end), 0
-        for number, completion in enumerate(group, 1):
-            n = len(completion) - 1
-            here = slice(end, end + n)
-            ids[row, here] = torch.tensor(completion[:-1], dtype=torch.long)
-            positions[row, here], segment[row, here] = torch.arange(len(prompt), len(prompt) + n), number
-            at += [(row, len(prompt) - 1), *((row, end + i) for i in range(n))]
-            targets += completion
-            owner += [count] * len(completion)
-            end, count = end + n, count + 1
-    order = torch.arange(shape[1])
-    seen = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)
-    seen &= (order[None, None, :] <= order[None, :, None]) & (segment[:, None, :] >= 0)
-    seen |= (order[None, None, :] == order[None, :, None])  # a pad sees itself: no row of the softmax is empty
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-    made = ids, positions, mask, torch.tensor(at), torch.tensor(targets), torch.tensor(owner)
-    return Packed(*(t.to(device) for t in made))
-
-
-class _TokenLogProbabilities(torch.autograd.Function):
-    """Log-probabilities of tokens under a frozen head, a few rows of logits at a time, forward and backward.
-
-    The gradient of a token's log-probability with respect to its state is W[token] - softmax(W state) W: it is
-    made while the logits are there, so that they are neither kept nor made again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
-        """Return (tokens,) float32; ``states`` (tokens, d), ``weight`` (vocabulary, d)."""
-        chances = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(states), rows):
-            part = slice(start, start + rows)
-            logs = torch.log_softmax((states[part] @ weight.T).float(), dim=-1)
-            chances[part] = logs.gather(1, targets[part, None])[:, 0]
-            if gradient is not None:
-                gradient[part] = weight[targets[part]] - logs.exp_().to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient)
-        return chances
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the states."""
-        (gradient,) = ctx.saved_tensors
-        return (outputs[0][:, None] * gradient).to(gradient.dtype), None, None, None
-
-
-def token_log_probabilities(model: PreTrainedModel | PeftModel, packed: Packed, rows: int = 512) -> Tensor:
-    """Return the log-probability (tokens,) float32 of every packed completion token, differentiable.
-
-    Args:
-        model: a causal language model whose head is a frozen matrix.
-        packed: of :func:`pack`.
-        rows: of logits that are there at once.
-    """
-    lm = causal_lm(model)
-    with attention(lm, GROUPED):
-        states = lm.base_model(
-            input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
-        ).last_hidden_state
-    before = states[packed.at[:, 0], packed.at[:, 1]]
-    weight = lm.get_output_embeddings().weight
-    chances: Tensor = _TokenLogProbabilities.apply(before, weight.detach(), packed.targets, rows)
-    return chances

@@ -76,7 +76,9 @@ def _legs(item: Metadata) -> str:
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     legs = [n * ANIMALS[animal] for animal, n in item["animals"].items()]
-    lines = [f"{animal}: {n} * {ANIMALS[animal]} = {n * ANIMALS[animal]}." for animal, n in item["animals"].items()]
+    lines = [
+        f"{animal}: {n} * {ANIMALS[animal]} = {n * ANIMALS[animal]}." for animal, n in item["animals"].items()
+    ]
     return " ".join(lines) + _summed(legs)
 
 
@@ -98,7 +100,9 @@ def _equation(item: Metadata) -> str:
     lines, value = [], right - constant
     if constant:
         written = f"{right} {'-' if constant > 0 else '+'} {abs(constant)} = {value}"
-        lines.append(f"{'' if coefficient == 1 else '-' if coefficient == -1 else f'{coefficient}*'}{x} = {written}.")
+        lines.append(
+            f"{'' if coefficient == 1 else '-' if coefficient == -1 else f'{coefficient}*'}{x} = {written}."
+        )
     if coefficient != 1 or not constant:
         lines.append(f"{x} = {value} / {coefficient} = {value // coefficient}.")
     return " ".join(lines)

@@ -18,7 +18,13 @@ _BARREN = 3000  # items in a row that bring no new problem: the kind has no more
 
 
 def load(
-    options: dict[str, Any], split: Split, n: int, seed: int = 0, *, chat: bool = True, style: Style = "working"
+    options: dict[str, Any],
+    split: Split,
+    n: int,
+    seed: int = 0,
+    *,
+    chat: bool = True,
+    style: Style = "working",
 ) -> list[VerifiableProblem]:
     """Return ``n`` problems of one split, the kinds in turn; the first of them are the same whatever ``n`` is.
 
@@ -52,8 +58,6 @@ def load(
             "for; ask for fewer or widen the options of its kinds"
         )
     return problems
-
-
 
 
 def _distinct(

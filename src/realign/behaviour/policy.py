@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -72,11 +73,6 @@ def clustered_wilson(correct: np.ndarray) -> tuple[float, float, float]:
     return p, low, high
 
 
-def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer knows the chat markers that prompts are written with."""
-    return problem_sets.CHAT_MARKER in tokenizer.get_vocab()
-
-
 def problems_of(
     settings: ProblemSettings,
     tokenizer: PreTrainedTokenizerBase,
@@ -85,10 +81,11 @@ def problems_of(
     seed: int = 0,
 ) -> list[problem_sets.VerifiableProblem]:
     """Return ``count`` problems of one split, of one task or of a mixture, prompted as the tokenizer allows."""
-    chat, style, options = has_chat_markers(tokenizer), settings.style, settings.task_options
-    if settings.task == mixture.MIXTURE:
-        return mixture.load(options, split, count, seed, chat=chat, style=style)
-    return problem_sets.load(settings.task, options, split, count, seed, chat=chat, style=style)
+    load: Any = (
+        mixture.load if settings.task == mixture.MIXTURE else partial(problem_sets.load, settings.task)
+    )
+    chat = problem_sets.has_chat_markers(tokenizer)
+    return load(settings.task_options, split, count, seed, chat=chat, style=settings.style)  # type: ignore[no-any-return]
 
 
 def generate(
@@ -197,7 +194,9 @@ def measure(
     }
     model, tokenizer = loading.load_lm(backbone, **options)
     base = loading.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
-    return measure_model(model, tokenizer, problems_of(settings, tokenizer, split, settings.problems), settings, base=base)
+    return measure_model(
+        model, tokenizer, problems_of(settings, tokenizer, split, settings.problems), settings, base=base
+    )
 
 
 def measure_model(

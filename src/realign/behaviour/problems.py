@@ -14,6 +14,7 @@ from realign.errors import RealignError, UsageError, unknown
 
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
+    from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "validation", "test"]
 Entry = dict[str, Any]  # of reasoning_gym: question, answer, metadata
@@ -39,7 +40,9 @@ class VerifiableProblem:
     index: int
     seed: int
     style: Style = "answer"
-    mixed: bool = False  # of a mixture: asked after worked examples, so that "Answer:" is there in both styles
+    mixed: bool = (
+        False  # of a mixture: asked after worked examples, so that "Answer:" is there in both styles
+    )
 
 
 @lru_cache(maxsize=64)
@@ -57,6 +60,11 @@ def dataset_of(task: str, options: str, seed: int) -> ProceduralDataset:
         return create_dataset(task, seed=seed, size=1_000_000, **json.loads(options))
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(f"reasoning_gym task '{task}' does not accept {options}: {error}") from None
+
+
+def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer knows the chat markers that prompts are written with."""
+    return CHAT_MARKER in tokenizer.get_vocab()
 
 
 def split_of(text: str) -> Split:

@@ -93,8 +93,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_families(path: Path) -> dict[str, Family]:
-    """Load a registry (data/families.toml); an adapter's ``base`` may name a role of its family, and
-    the ``task_options`` of a tuning one of its ``mixtures``.
+    """Load a registry (data/families.toml).
+
+    An adapter's ``base`` may name a role of its family, and the ``task_options`` of a tuning one of its ``mixtures``.
 
     Relative ``path:`` and ``adapter:`` locations stay relative: they are resolved against the
     project root by :mod:`realign.models.loading`, so that keys do not depend on where a clone lies.

@@ -140,7 +140,9 @@ Style = Literal["answer", "working"]
 class ProblemSettings(Config):
     """Which reasoning_gym problems are asked, and how they are answered."""
 
-    task: str = Field(default="chain_sum", description="of reasoning_gym, or 'mixture': a table of options a kind")
+    task: str = Field(
+        default="chain_sum", description="of reasoning_gym, or 'mixture': a table of options a kind"
+    )
     task_options: dict[str, Any] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     max_new_tokens: int = Field(default=6, ge=1, description="tokens generated for an answer")
     style: Style = "answer"
@@ -183,8 +185,12 @@ class OnPolicySFTSettings(SFTSettings):
     """Supervised fine-tuning on the base's own samples that the verifier found right (rejection sampling)."""
 
     method: Literal["onpolicy-sft"] = "onpolicy-sft"  # type: ignore[assignment]
-    attempts: int = Field(default=8, ge=1, description="completions drawn of each problem, every time it is asked")
-    keep: int = Field(default=2, ge=1, description="at most so many different right ones of a problem each time")
+    attempts: int = Field(
+        default=8, ge=1, description="completions drawn of each problem, every time it is asked"
+    )
+    keep: int = Field(
+        default=2, ge=1, description="at most so many different right ones of a problem each time"
+    )
 
 
 Tuning = Annotated[RLVRSettings | SFTSettings | OnPolicySFTSettings, Field(discriminator="method")]
@@ -228,9 +234,7 @@ class PolicySettings(ProblemSettings):
         asked = ("task", "task_options", "style")
         if all(getattr(tuning, name) == getattr(self, name) for name in asked):
             return self
-        return self.model_copy(
-            update={name: getattr(tuning, name) for name in (*asked, "max_new_tokens")}
-        )
+        return self.model_copy(update={name: getattr(tuning, name) for name in (*asked, "max_new_tokens")})
 
 
 class MechanismSettings(Config):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from realign.behaviour import mixture, policy
-from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
+from realign.config import Backbone, OnPolicySFTSettings, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
@@ -88,6 +88,11 @@ def _described(settings: RLVRSettings | SFTSettings) -> tuple[str, str]:
     mixed = settings.task == mixture.MIXTURE
     order = "each asked after two examples; the working, then the answer" if mixed else _ORDER[settings.style]
     which = "training problems, the kinds in turn" if mixed else "distinct training problems of reasoning_gym"
+    if isinstance(settings, OnPolicySFTSettings):
+        return "SFT (TRL) on own samples", (
+            f"{settings.batch_size * settings.steps} different completions that the base itself drew at temperature 1 for "
+            f"{which}, and that the verifier found right ({settings.attempts} drawn of a problem at a time)."
+        )
     if isinstance(settings, SFTSettings):
         return "SFT (TRL)", (
             f"{settings.batch_size * settings.steps} {which}, with worked answers ({order})"

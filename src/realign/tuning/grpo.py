@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from realign.behaviour import generation
+from realign.behaviour import generation, packing
 from realign.errors import RealignError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class GroupTrainer(Trainer):
             RealignError: logits or the loss are not numbers.
         """
         step = self.state.global_step + 1
-        model.train()
+        policy: Any = model
+        policy.train()
         problems = inputs["problem"].tolist()
         prompts = [self.prompts[i] for i in problems]
         # Drawn from the seed and the step alone, so that a resumed run draws the same.
@@ -83,7 +84,7 @@ class GroupTrainer(Trainer):
         began = time.perf_counter()
         try:
             written = generation.sample(
-                model,
+                policy,
                 self.tokenizer,
                 prompts,
                 self.completions,
@@ -109,7 +110,9 @@ class GroupTrainer(Trainer):
             "learning": time.perf_counter() - scored,
         }
         if not np.isfinite(loss):
-            raise RealignError(f"step {step}: the loss is {loss}: lower the learning rate, or tune in float32")
+            raise RealignError(
+                f"step {step}: the loss is {loss}: lower the learning rate, or tune in float32"
+            )
         chances = np.concatenate(written.log_probabilities)
         self.measured = {
             "reward": float(rewards.mean()),
@@ -134,11 +137,11 @@ class GroupTrainer(Trainer):
         """
         ours = slice(None, None, self.completions)
         lm: Any = model
-        packed = generation.pack(
+        packed = packing.pack(
             prompts, [[c] for c in written.tokens[ours]], self.tokenizer.pad_token_id, lm.dtype, lm.device
         )
         with torch.no_grad(), lm.disable_adapter():
-            base = generation.token_log_probabilities(lm, packed).cpu()
+            base = packing.token_log_probabilities(lm, packed).cpu()
         ratio = base - torch.tensor(np.concatenate(written.log_probabilities[ours]), dtype=torch.float32)
         return float((ratio.exp() - ratio - 1).mean())
 
@@ -158,14 +161,14 @@ class GroupTrainer(Trainer):
         total = 0.0
         for part in _parts([len(prompts[i]) + sum(map(len, groups[i])) for i in learned], PACKED_TOKENS):
             rows = [learned[i] for i in part]
-            packed = generation.pack(
+            packed = packing.pack(
                 [prompts[i] for i in rows],
                 [groups[i] for i in rows],
                 self.tokenizer.pad_token_id,
                 lm.dtype,
                 lm.device,
             )
-            chances = generation.token_log_probabilities(lm, packed)
+            chances = packing.token_log_probabilities(lm, packed)
             weights = advantage[rows].flatten().to(chances.device)[packed.owner]
             # The ratio of the policy to itself is 1; only its gradient is that of the log-probability.
             ratio = torch.exp(chances - chances.detach())

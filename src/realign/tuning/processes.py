@@ -47,7 +47,9 @@ def alone(place: Path) -> Iterator[bool]:
         lock.acquire(timeout=0)
     except Timeout:
         waited = True
-        print(f"another process is tuning into {place}: waiting until it is done", file=sys.stderr, flush=True)
+        print(
+            f"another process is tuning into {place}: waiting until it is done", file=sys.stderr, flush=True
+        )
         lock.acquire()
     try:
         yield waited
