@@ -60,10 +60,11 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--modes", nargs="*", default=["sampled", "greedy"])
-    parser.add_argument("--output", help="CSV to write; rows of other kinds that it has are kept")
+    parser.add_argument("--output", help="CSV to write; printed if not given")
     args = parser.parse_args()
     compute = hardware.resolve()
-    base = config.load_families(paths.data() / "families.toml")[args.family].roles["base"]
+    family = config.load_families(paths.data() / "families.toml")[args.family]
+    base, chosen = family.roles["base"], family.tuning["reason-1"].task_options
     model, tokenizer = loading.load_lm(base, dtype=compute.dtype, device=compute.device)
     chat = has_chat_markers(tokenizer)
     rows = []
@@ -91,6 +92,7 @@ def main() -> None:
                 row |= {name: sum(right) / len(right), f"{name}_low": low, f"{name}_high": high}
                 row |= {f"{name}_tokens": sum(map(len, written)) / len(written)}
                 row |= {f"{name}_answered": sum("Answer:" in t for t in texts) / len(texts)}
+            row |= {"chosen": options == chosen.get(kind)}
             row |= {"prompt_tokens": sum(map(len, ids)) / len(ids)}
             row |= {
                 "worked_tokens": max(len(r) for r in tokenizer([p.solution for p in asked]).input_ids) + 1

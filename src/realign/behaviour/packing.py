@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from realign.behaviour.generation import GROUPED, attention, causal_lm
+from realign.errors import RealignError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -105,13 +106,21 @@ def token_log_probabilities(model: PreTrainedModel | PeftModel, packed: Packed, 
         model: a causal language model whose head is a frozen matrix.
         packed: of :func:`pack`.
         rows: of logits that are there at once.
+
+    Raises:
+        RealignError: the head is more than a matrix.
     """
     lm = causal_lm(model)
+    head = lm.get_output_embeddings()
+    if getattr(head, "bias", None) is not None or getattr(lm.config, "final_logit_softcapping", None):
+        raise RealignError(
+            f"{type(lm).__name__}: its head has a bias or bounds its logits, which is not supported here"
+        )
     with attention(lm, GROUPED):
         states = lm.base_model(
             input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
         ).last_hidden_state
     before = states[packed.at[:, 0], packed.at[:, 1]]
-    weight = lm.get_output_embeddings().weight
+    weight: Tensor = head.weight  # type: ignore[assignment, union-attr]
     chances: Tensor = _TokenLogProbabilities.apply(before, weight.detach(), packed.targets, rows)
     return chances
