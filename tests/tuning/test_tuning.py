@@ -24,7 +24,7 @@ from realign.behaviour import problems
 from realign.config import Backbone, DType, LoRA, PolicySettings, RLVRSettings, SFTSettings
 from realign.errors import RealignError, UsageError
 from realign.models import loading
-from realign.tuning import adapters, rlvr, runs, sft
+from realign.tuning import adapters, processes, rlvr, runs, sft
 from realign.tuning.optimiser import MasterAdamW
 
 TINY = Backbone(source="random:0/llama")
@@ -411,9 +411,9 @@ def test_two_processes_share_a_batch_and_one_of_them_writes(tmp_path: Path, meth
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert runs.share(12, "examples") == 4
+    assert processes.share(12, "examples") == 4
     with pytest.raises(UsageError, match="64 completions a step cannot be shared evenly by 3 processes"):
-        runs.share(64, "completions")
+        processes.share(64, "completions")
 
 
 def test_vllm_writes_completions_only_where_it_is_installed_on_a_gpu() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from realign.behaviour import mixture
 from realign.behaviour import problems as problem_sets
-from realign.config import Backbone, PolicySettings
+from realign.config import Backbone, PolicySettings, ProblemSettings
 from realign.hardware import Compute
 from realign.models import loading
 from realign.progress import track
@@ -71,23 +73,19 @@ def clustered_wilson(correct: np.ndarray) -> tuple[float, float, float]:
     return p, low, high
 
 
-def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer knows the chat markers that prompts are written with."""
-    return problem_sets.CHAT_MARKER in tokenizer.get_vocab()
-
-
 def problems_of(
-    settings: PolicySettings, tokenizer: PreTrainedTokenizerBase, split: problem_sets.Split
+    settings: ProblemSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    split: problem_sets.Split,
+    count: int,
+    seed: int = 0,
 ) -> list[problem_sets.VerifiableProblem]:
-    """Return the problems of a measurement, prompted as the tokenizer allows."""
-    return problem_sets.load(
-        settings.task,
-        settings.task_options,
-        split,
-        settings.problems,
-        chat=has_chat_markers(tokenizer),
-        style=settings.style,
+    """Return ``count`` problems of one split, of one task or of a mixture, prompted as the tokenizer allows."""
+    load: Any = (
+        mixture.load if settings.task == mixture.MIXTURE else partial(problem_sets.load, settings.task)
     )
+    chat = problem_sets.has_chat_markers(tokenizer)
+    return load(settings.task_options, split, count, seed, chat=chat, style=settings.style)  # type: ignore[no-any-return]
 
 
 def generate(
@@ -196,7 +194,9 @@ def measure(
     }
     model, tokenizer = loading.load_lm(backbone, **options)
     base = loading.load_lm(reference, **options)[0] if isinstance(reference, Backbone) else reference
-    return measure_model(model, tokenizer, problems_of(settings, tokenizer, split), settings, base=base)
+    return measure_model(
+        model, tokenizer, problems_of(settings, tokenizer, split, settings.problems), settings, base=base
+    )
 
 
 def measure_model(

@@ -14,13 +14,14 @@ from realign.errors import RealignError, UsageError, unknown
 
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
+    from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "validation", "test"]
 Entry = dict[str, Any]  # of reasoning_gym: question, answer, metadata
 
 # Tenths of the digest space of problem texts.
 _SHARES: dict[Split, range] = {"train": range(0, 7), "validation": range(7, 8), "test": range(8, 10)}
-_SEED_STRIDE = 1_000_003  # far apart, so that two seeds do not walk through the same items
+SEED_STRIDE = 1_000_003  # far apart, so that two seeds do not walk through the same items
 _PLACES = ("Units", "Tens", "Hundreds", "Thousands")
 CHAT_MARKER = "<|im_start|>"
 ANSWER_MARKER = "Answer:"
@@ -39,10 +40,18 @@ class VerifiableProblem:
     index: int
     seed: int
     style: Style = "answer"
+    mixed: bool = (
+        False  # of a mixture: asked after worked examples, so that "Answer:" is there in both styles
+    )
 
 
 @lru_cache(maxsize=64)
-def _dataset(task: str, options: str, seed: int) -> ProceduralDataset:
+def dataset_of(task: str, options: str, seed: int) -> ProceduralDataset:
+    """Return a reasoning_gym data set; ``options`` is canonical JSON.
+
+    Raises:
+        UsageError: an unknown task, or settings it does not accept.
+    """
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if task not in DATASETS:
@@ -51,6 +60,11 @@ def _dataset(task: str, options: str, seed: int) -> ProceduralDataset:
         return create_dataset(task, seed=seed, size=1_000_000, **json.loads(options))
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(f"reasoning_gym task '{task}' does not accept {options}: {error}") from None
+
+
+def has_chat_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer knows the chat markers that prompts are written with."""
+    return CHAT_MARKER in tokenizer.get_vocab()
 
 
 def split_of(text: str) -> Split:
@@ -161,8 +175,8 @@ def load(
     if split not in _SHARES:
         raise unknown("split", split, _SHARES)
     written = json.dumps(options, sort_keys=True)
-    stream_seed = seed * _SEED_STRIDE
-    dataset = _dataset(task, written, stream_seed)
+    stream_seed = seed * SEED_STRIDE
+    dataset = dataset_of(task, written, stream_seed)
     problems: dict[str, VerifiableProblem] = {}
     limit = 1000 + 200 * n
     for index in range(limit):
@@ -211,8 +225,18 @@ def last_answer(completion: str) -> str:
 def score(problem: VerifiableProblem, completion: str) -> float:
     """Score a completion by the task's own verifier (0 to 1).
 
-    Judged is its first answer, or in the style "working" the one that it is led to.
+    Judged is its first answer, or in the style "working" and in a mixture the one that it is led to. In a mixture
+    an answer is right or wrong: some verifiers give a part of the score to any text that holds the answer. What
+    a verifier cannot read is wrong.
     """
-    dataset = _dataset(problem.task, problem.options, problem.seed)
-    judged = last_answer if problem.style == "working" else first_answer
-    return float(dataset.score_answer(judged(completion), dataset[problem.index]))
+    dataset = dataset_of(problem.task, problem.options, problem.seed)
+    if not problem.mixed:
+        judged = last_answer if problem.style == "working" else first_answer
+        return float(dataset.score_answer(judged(completion), dataset[problem.index]))
+    answer = last_answer(completion)
+    if not answer:
+        return 0.0
+    try:
+        return float(dataset.score_answer(answer, dataset[problem.index]) > 0.999)
+    except Exception:  # verifiers read answers without care: int("3 = 3")
+        return 0.0

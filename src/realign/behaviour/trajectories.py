@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from realign import texts
-from realign.behaviour import landscape, policy, problems
+from realign.behaviour import landscape, problems
 from realign.config import TASK, MechanismSettings, PolicySettings
 from realign.hrsa import uncertainty
 
@@ -62,7 +62,7 @@ def material(
 ) -> Material:
     """Draw prompts and fixed texts: problems of the task, and texts of the set ``natural``."""
     drawn = problems.load(
-        task.task, task.task_options, "test", settings.prompts, chat=policy.has_chat_markers(tokenizer)
+        task.task, task.task_options, "test", settings.prompts, chat=problems.has_chat_markers(tokenizer)
     )
     others = texts.load(natural, 2 * settings.prompts, seed=settings.seed).texts
     return Material(

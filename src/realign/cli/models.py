@@ -22,10 +22,24 @@ def _tune(
     family: str, output: str, profile: str, steps: int | None, seed: int | None,
     method: Literal["rlvr", "sft", ""] = "", role: str = "",
 ) -> None:  # fmt: skip
-    from realign import tuning
-    from realign.tuning.runs import rank
+    from realign.tuning.processes import alone, rank
 
     place = paths.check_new(Path(output), "the adapter")
+    with alone(place) as waited:
+        if waited and (place / "final").is_dir():
+            print(f"the adapters: {place} (made by the process that was waited for)")
+            return
+        _tune_alone(place, family, profile, steps, seed, method, role)
+    if rank() == 0:
+        print(f"the adapters: {place} (final and checkpoints; log.csv has the steps)")
+
+
+def _tune_alone(
+    place: Path, family: str, profile: str, steps: int | None, seed: int | None, method: str, role: str
+) -> None:
+    from realign import tuning
+    from realign.tuning.processes import rank
+
     study = open_study(profile, family=family)
     if role:
         settings = study.models.tuning(role)
@@ -45,7 +59,6 @@ def _tune(
     if place.is_dir():
         place.rmdir()
     work.rename(place)
-    print(f"the adapters: {place} (final and checkpoints; log.csv has the steps)")
 
 
 @tune_app.command("rlvr")

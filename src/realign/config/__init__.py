@@ -13,7 +13,9 @@ from realign.config.settings import (
     HRSASettings,
     LoRA,
     MechanismSettings,
+    OnPolicySFTSettings,
     PolicySettings,
+    ProblemSettings,
     Profile,
     Recipe,
     RLVRSettings,
@@ -24,6 +26,7 @@ from realign.config.settings import (
 
 __all__ = [
     "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
-    "MechanismSettings", "PolicySettings", "Profile", "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
+    "MechanismSettings", "OnPolicySFTSettings", "PolicySettings", "ProblemSettings", "Profile",
+    "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
     "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
 ]  # fmt: skip

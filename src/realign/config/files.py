@@ -132,7 +132,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_families(path: Path) -> dict[str, Family]:
-    """Load a registry (data/families.toml); an adapter's ``base`` may name a role of its family.
+    """Load a registry (data/families.toml).
+
+    An adapter's ``base`` may name a role of its family, and the ``task_options`` of a tuning one of its ``mixtures``.
 
     Relative ``path:`` and ``adapter:`` locations stay relative: they are resolved against the
     project root by :mod:`realign.models.loading`, so that keys do not depend on where a clone lies.
@@ -149,6 +151,12 @@ def load_families(path: Path) -> dict[str, Family]:
                 if spec["base"] not in roles:
                     raise unknown(f"role of family {name}", spec["base"], roles)
                 spec["base"] = roles[spec["base"]]
+        mixtures, tuning = entry.pop("mixtures", {}), entry.get("tuning", {})
+        for spec in tuning.values():
+            if isinstance(spec, dict) and isinstance(spec.get("task_options"), str):
+                if spec["task_options"] not in mixtures:
+                    raise unknown(f"mixture of family {name}", spec["task_options"], mixtures)
+                spec["task_options"] = mixtures[spec["task_options"]]
         families[name] = parse(Family, {**entry, "name": name}, where)
     return families
 

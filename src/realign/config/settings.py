@@ -164,7 +164,9 @@ Style = Literal["answer", "working"]
 class ProblemSettings(Config):
     """Which reasoning_gym problems are asked, and how they are answered."""
 
-    task: str = "chain_sum"
+    task: str = Field(
+        default="chain_sum", description="of reasoning_gym, or 'mixture': a table of options a kind"
+    )
     task_options: dict[str, JsonValue] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
     max_new_tokens: int = Field(default=6, ge=1, description="tokens generated for an answer")
     style: Style = "answer"
@@ -212,7 +214,19 @@ class SFTSettings(TuningSettings):
     batch_size: int = Field(default=64, ge=1)
 
 
-Tuning = Annotated[RLVRSettings | SFTSettings, Field(discriminator="method")]
+class OnPolicySFTSettings(SFTSettings):
+    """Supervised fine-tuning on the base's own samples that the verifier found right (rejection sampling)."""
+
+    method: Literal["onpolicy-sft"] = "onpolicy-sft"  # type: ignore[assignment]
+    attempts: int = Field(
+        default=8, ge=1, description="completions drawn of each problem, every time it is asked"
+    )
+    keep: int = Field(
+        default=2, ge=1, description="at most so many different right ones of a problem each time"
+    )
+
+
+Tuning = Annotated[RLVRSettings | SFTSettings | OnPolicySFTSettings, Field(discriminator="method")]
 
 
 class Family(Config):
@@ -256,10 +270,11 @@ class PolicySettings(ProblemSettings):
     samples: int = Field(default=2, ge=1)
 
     def for_tuning(self, tuning: RLVRSettings | SFTSettings) -> PolicySettings:
-        """Return the same measurement in the style of a tuned sibling, with the new tokens that it needs."""
-        if tuning.style == self.style:
+        """Return the same measurement on a tuned sibling's problems, in its style, with the new tokens that it needs."""
+        asked = ("task", "task_options", "style")
+        if all(getattr(tuning, name) == getattr(self, name) for name in asked):
             return self
-        return self.model_copy(update={"style": tuning.style, "max_new_tokens": tuning.max_new_tokens})
+        return self.model_copy(update={name: getattr(tuning, name) for name in (*asked, "max_new_tokens")})
 
 
 class MechanismSettings(Config):

@@ -104,16 +104,8 @@ class BaseOf:
 def training_problems(
     settings: RLVRSettings | SFTSettings, tokenizer: PreTrainedTokenizerBase, count: int
 ) -> list[problem_sets.VerifiableProblem]:
-    """Return ``count`` distinct training problems of a run, prompted as its tokenizer allows."""
-    return problem_sets.load(
-        settings.task,
-        settings.task_options,
-        "train",
-        count,
-        settings.seed,
-        chat=policy.has_chat_markers(tokenizer),
-        style=settings.style,
-    )
+    """Return ``count`` training problems of a run (distinct, but for kinds of a mixture that have too few)."""
+    return policy.problems_of(settings, tokenizer, "train", count, settings.seed)
 
 
 def validator(
@@ -133,7 +125,7 @@ def validator(
         style=settings.style,
         seed=settings.seed,
     )
-    problems = policy.problems_of(asked, tokenizer, "validation")
+    problems = policy.problems_of(asked, tokenizer, "validation", asked.problems)
 
     def measure() -> dict[str, Any]:
         training = model.training

@@ -6,8 +6,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from realign.behaviour import policy
-from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
+from realign.behaviour import mixture, policy
+from realign.config import Backbone, OnPolicySFTSettings, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
@@ -85,19 +85,27 @@ _ORDER = {
 
 def _described(settings: RLVRSettings | SFTSettings) -> tuple[str, str]:
     """Return the method and the training data in words."""
+    mixed = settings.task == mixture.MIXTURE
+    order = "each asked after two examples; the working, then the answer" if mixed else _ORDER[settings.style]
+    which = "training problems, the kinds in turn" if mixed else "distinct training problems of reasoning_gym"
+    if isinstance(settings, OnPolicySFTSettings):
+        return "SFT (TRL) on own samples", (
+            f"{settings.batch_size * settings.steps} different completions that the base itself drew at temperature 1 for "
+            f"{which}, and that the verifier found right ({settings.attempts} drawn of a problem at a time)."
+        )
     if isinstance(settings, SFTSettings):
         return "SFT (TRL)", (
-            f"{settings.batch_size * settings.steps} distinct training problems of reasoning_gym with worked answers "
-            f"({_ORDER[settings.style]}), each seen once."
+            f"{settings.batch_size * settings.steps} {which}, with worked answers ({order})"
+            f"{'' if mixed else ', each seen once'}."
         )
     coin = "a coin that ignores the answer"
     warm = (
-        f"{settings.warm_start} steps of SFT on worked answers ({settings.prompts} a step: {_ORDER[settings.style]}), then "
+        f"{settings.warm_start} steps of SFT on worked answers ({settings.prompts} a step: {order}), then "
         if settings.warm_start
         else ""
     )
-    return "RLVR (TRL GRPO, dr_grpo loss)", warm + (
-        f"{settings.prompts * settings.steps} distinct training problems of reasoning_gym, "
+    return "RLVR (GRPO, dr_grpo loss)", warm + (
+        f"{settings.prompts * settings.steps} {which}, "
         f"{settings.completions} completions each; "
         f"reward: {coin if settings.reward == 'random' else 'the verifier of the task'}."
     )

@@ -15,12 +15,13 @@ from realign.behaviour import policy
 from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
-from realign.tuning import adapters, runs, sft
+from realign.tuning import adapters, grpo, processes, runs, sft
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, Trainer
+    from trl import GRPOTrainer
 
 COLUMNS = {
     "reward": "reward",
@@ -47,7 +48,7 @@ def reward_function(
 
     def random(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float | None]:
         # Drawn from the step and the process alone, so that a resumed run tosses the same coins.
-        rng = np.random.default_rng([seed, trainer_state.global_step, runs.rank()])
+        rng = np.random.default_rng([seed, trainer_state.global_step, processes.rank()])
         return [float(x) for x in rng.integers(0, 2, size=len(completions))]
 
     return verifier if kind == "verifier" else random
@@ -154,14 +155,38 @@ def _trainer(
     tokenizer: PreTrainedTokenizerBase,
     options: dict[str, Any],
 ) -> Trainer:
+    """Return our own trainer, or TRL's where vLLM writes the completions or several processes share a batch."""
+    problems = adapters.training_problems(settings, tokenizer, settings.prompts * settings.steps)
+    if generates_with_vllm(compute) or processes.processes() > 1:
+        return trl_trainer(settings, compute, model, tokenizer, options, problems)
+    return grpo.GroupTrainer(
+        model,
+        tokenizer,
+        [problem.prompt for problem in problems],
+        reward_function(problems, settings.reward, settings.seed),
+        completions=settings.completions,
+        max_new_tokens=settings.max_new_tokens,
+        options=options,
+        batch=settings.prompts,
+        optimiser=MasterAdamW(model.parameters(), settings.learning_rate),
+    )
+
+
+def trl_trainer(
+    settings: RLVRSettings,
+    compute: Compute,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: dict[str, Any],
+    problems: list[problem_sets.VerifiableProblem],
+) -> GRPOTrainer:
+    """Return TRL's trainer for the same update."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    count = settings.prompts * settings.steps
-    problems = adapters.training_problems(settings, tokenizer, count)
     config = GRPOConfig(
         **options,
-        per_device_train_batch_size=runs.share(settings.prompts * settings.completions, "completions"),
+        per_device_train_batch_size=processes.share(settings.prompts * settings.completions, "completions"),
         num_generations=settings.completions,
         max_completion_length=settings.max_new_tokens,
         temperature=1.0,
@@ -175,7 +200,7 @@ def _trainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_dict(
-            {"prompt": [p.prompt for p in problems], "problem": list(range(count))}
+            {"prompt": [p.prompt for p in problems], "problem": list(range(len(problems)))}
         ),
         processing_class=tokenizer,
         reward_funcs=[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from realign.hardware import Compute
 from realign.models import pretrained
 from realign.progress import bar
 from realign.tuning import adapters, cards
+from realign.tuning.processes import rank
+from realign.tuning.watch import Watch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,23 +34,6 @@ if TYPE_CHECKING:
     MakeTrainer = Callable[[PeftModel, PreTrainedTokenizerBase, dict[str, Any]], Trainer]
 
 CONTENTS = "contents.json"  # in a checkpoint: size and sha256 of its files, written when it is whole
-
-
-def rank() -> int:
-    """Return which of the processes that ``accelerate launch`` started this is (0 without it)."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def share(count: int, what: str) -> int:
-    """Return this process's part of a step's batch, so that the batch does not depend on the number of processes.
-
-    Raises:
-        UsageError: if the processes cannot share it evenly.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if count % processes:
-        raise UsageError(f"{count} {what} a step cannot be shared evenly by {processes} processes")
-    return count // processes
 
 
 def begin(out: Path, base: Backbone, settings: RLVRSettings | SFTSettings) -> Path:
@@ -121,6 +105,7 @@ class Recorder(TrainerCallback):
         self.validate = validate
         self.saved: dict[int, Path] = {}
         self.bar: tqdm | None = None
+        self.watch = Watch()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Cut the tables back to the step that the run resumes from, and measure the base at step 0."""
@@ -140,16 +125,23 @@ class Recorder(TrainerCallback):
             unit="step",
             initial=start,
         )
+        self.watch.look_back(self.out / "log.csv")
         if start == 0:
             self._validate(0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one row a step; ``seconds`` is wall time since the step before, validation left out."""
+        """Write one row a step; ``seconds`` is wall time since the step before, validation left out.
+
+        Raises:
+            RealignError: what the row says makes going on useless, see :class:`Watch`.
+        """
         if not self.writes or logs is None or "train_runtime" in logs:
             return
         now = time.perf_counter()
         row = {name: logs.get(key, "") for name, key in self.columns.items()}
-        self._append("log.csv", {"step": state.global_step, **row, "seconds": round(now - self.started, 3)})
+        row = {"step": state.global_step, **row, "seconds": round(now - self.started, 3)}
+        self._append("log.csv", row)
+        self.watch.see(row)
         if self.settings.validate_every and state.global_step % self.settings.validate_every == 0:
             self._validate(state.global_step)
         self.started = time.perf_counter()
@@ -214,6 +206,8 @@ def tune(
     compute = compute or hardware.resolve()
     saved = _train(base, settings, out, make_trainer, columns, local, compute, start)
     cards.write(saved, base, settings, evaluation, local=local, compute=compute)
+    if rank() == 0:  # not before: a run that is killed while its adapters are measured is not tuned again
+        shutil.rmtree(out / "state")
     return saved
 
 
@@ -241,8 +235,6 @@ def _train(
             trainer.train(resume_from_checkpoint=last_checkpoint(state))
         finally:
             recorder.close()
-    if recorder.writes:
-        shutil.rmtree(state)
     return recorder.saved
 
 

@@ -1,4 +1,4 @@
-"""SFT: supervised fine-tuning on worked answers to the same problems as RLVR."""
+"""SFT: supervised fine-tuning on the same problems as RLVR, with worked answers or the base's own right ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from realign.config import Backbone, PolicySettings, SFTSettings
+from realign.behaviour import mixture
+from realign.config import Backbone, OnPolicySFTSettings, PolicySettings, SFTSettings
 from realign.errors import RealignError
 from realign.hardware import Compute
-from realign.tuning import adapters, runs
+from realign.tuning import adapters, processes, rejection, runs
 from realign.tuning.optimiser import MasterAdamW
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def run(
 ) -> dict[int, Path]:
     """Tune ``base`` on prompts and worked completions (loss on the completion only), save LoRA adapters.
 
-    Arguments, files and result are those of :func:`realign.tuning.rlvr.run`; ``log.csv`` has step, loss
+    Arguments, files and result are those of :func:`realign.tuning.rlvr.run`, and ``samples.jsonl`` where the
+    completions are the base's own; ``log.csv`` has step, loss
     (nats a token), entropy, token_accuracy (0..1), grad_norm, learning_rate, seconds.
 
     Raises:
@@ -50,7 +52,7 @@ def run(
         base,
         settings,
         out,
-        partial(_trainer, settings),
+        partial(_trainer, settings, out),
         COLUMNS,
         local=local,
         compute=compute,
@@ -58,17 +60,30 @@ def run(
     )
 
 
+def _examples(
+    settings: SFTSettings, out: Path, model: PeftModel, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, str]]:
+    """Return prompts and completions: worked answers, or the base's own samples that were found right."""
+    count = settings.batch_size * settings.steps
+    problems = adapters.training_problems(settings, tokenizer, count)
+    if isinstance(settings, OnPolicySFTSettings):
+        return rejection.draw(model, tokenizer, problems, settings, count, out / "samples.jsonl")
+    return [(p.prompt, p.solution) for p in problems]
+
+
 def _trainer(
-    settings: SFTSettings, model: PeftModel, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
+    settings: SFTSettings,
+    out: Path,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: dict[str, Any],
 ) -> Trainer:
     import datasets
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    count = settings.batch_size * settings.steps
-    problems = adapters.training_problems(settings, tokenizer, count)
-    completions = [p.solution + tokenizer.eos_token for p in problems]
-    mine = runs.share(settings.batch_size, "examples")
+    examples = _examples(settings, out, model, tokenizer)
+    mine = processes.share(settings.batch_size, "examples")
     micro = math.gcd(mine, _MICRO_BATCH)
     config = SFTConfig(
         **options,
@@ -77,8 +92,13 @@ def _trainer(
         max_length=MAX_TOKENS,
         completion_only_loss=True,
         packing=False,
+        # Problems of a mixture come in turn, so that a step of every arm with one seed sees the same ones.
+        train_sampling_strategy="sequential" if settings.task == mixture.MIXTURE else "random",
     )
-    data = Dataset.from_dict({"prompt": [p.prompt for p in problems], "completion": completions})
+    end = tokenizer.eos_token
+    data = Dataset.from_dict(
+        {"prompt": [p for p, _ in examples], "completion": [f"{c}{end}" for _, c in examples]}
+    )
     datasets.disable_progress_bars()  # of a second or less, while TRL tokenises
     try:
         trainer = SFTTrainer(
@@ -91,9 +111,9 @@ def _trainer(
     finally:
         datasets.enable_progress_bars()
     # TRL leaves out examples that have no token of the answer after the cut.
-    if dropped := count - len(cast("Sized", trainer.train_dataset)):
+    if dropped := len(examples) - len(cast("Sized", trainer.train_dataset)):
         raise RealignError(
-            f"{dropped} of {count} training examples of {settings.task} have prompts of {MAX_TOKENS} tokens or more: "
+            f"{dropped} of {len(examples)} training examples of {settings.task} have prompts of {MAX_TOKENS} tokens or more: "
             "they are cut there, and nothing of the answer is left to learn; choose options that give shorter problems"
         )
     return trainer
