@@ -259,6 +259,8 @@ REGISTRIES = [
     '[mine]\nroles.base.source = "random:0"\ncheckpoints.base.²="random:1"',
     '[mine]\nroles.base.source = "random:0"\ncheckpoints."../x".1.source = "random:1"',
     '[mine]\nroles.base.source = "random:0"\ntuning = 3',
+    '[mine]\nroles.base.source = "random:0"\nmixtures = 3',
+    '[mine]\nroles.base.source = "random:0"\ntuning.sft = { method = "sft", task_options = "lost" }',
     '[mine]\nroles.base.source = "random:0"\ntuning.reason = 3',
     '[mine]\nroles.base.source = "random:0"\ntuning."a/b".method = "sft"',
     '[mine]\nroles.base.source = "random:0"\ntuning.reason.method = "dpo"',

@@ -151,8 +151,10 @@ def load_families(path: Path) -> dict[str, Family]:
                 if spec["base"] not in roles:
                     raise unknown(f"role of family {name}", spec["base"], roles)
                 spec["base"] = roles[spec["base"]]
-        mixtures, tuning = entry.pop("mixtures", {}), entry.get("tuning", {})
-        for spec in tuning.values():
+        mixtures = entry.pop("mixtures", {})
+        if not isinstance(mixtures, dict):
+            raise UsageError(f"{where}: mixtures must be a table, got {mixtures!r}")
+        for spec in _table(entry.get("tuning")).values():
             if isinstance(spec, dict) and isinstance(spec.get("task_options"), str):
                 if spec["task_options"] not in mixtures:
                     raise unknown(f"mixture of family {name}", spec["task_options"], mixtures)
