@@ -123,8 +123,8 @@ def open_study(
 ) -> Study:
     """Open a study: a profile with the given parameters changed. Nothing is computed yet.
 
-    A parameter that is None or empty (a text "", a list [], a number 0) keeps the profile's choice. Published results are looked up
-    unless the environment says ``REALIGN_FRESH=1``.
+    A parameter that is None or empty (a text "", a list [], a number 0) keeps the profile's choice. Published
+    results are looked up unless the environment says ``REALIGN_FRESH=1``.
 
     Args:
         profile: a profile's name or a TOML file.
@@ -135,7 +135,7 @@ def open_study(
         n_texts: texts per text set.
         k: neighbourhood sizes.
         attention: how HRSA reads, 'bidirectional' or 'causal'.
-        controls: further siblings that RQ4 follows along tuning.
+        controls: further siblings that RQ4 follows along tuning; the profile's choice is cut to what another family has.
         dtype: of products in evaluation, 'auto', 'float32' or 'bfloat16'.
 
     Raises:
@@ -153,10 +153,17 @@ def open_study(
         if name != cfg.TASK and hub.canonical(name) not in text_sets():
             raise unknown("text set", name, text_sets())
     known = cfg.find_family(cfg.load_families(paths.data() / "families.toml"), changed.family).known_roles
-    for role in (*(changed.roles if not _empty("roles", roles) else ()), *(changed.controls or ())):
+    for role in (
+        *(changed.roles if not _empty("roles", roles) else ()),
+        # A profile's controls are of its own family: another one need not have them.
+        *((changed.controls or ()) if _empty("family", family) or not _empty("controls", controls) else ()),
+    ):
         if role not in known:
             raise unknown(f"role of family {changed.family}", role, known)
-    changed = changed.model_copy(update={"roles": tuple(role for role in changed.roles if role in known)})
+    kept = {"roles": tuple(role for role in changed.roles if role in known)}
+    if changed.controls is not None:
+        kept["controls"] = tuple(role for role in changed.controls if role in known)
+    changed = changed.model_copy(update=kept)
     return Study(changed, open_store(published=os.environ.get("REALIGN_FRESH") != "1"))
 
 
