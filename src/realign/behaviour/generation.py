@@ -153,9 +153,8 @@ def prefix_mask(pads: Tensor, past: int, new: int, keys: int, dtype: torch.dtype
 class Samples(NamedTuple):
     """Completions, those of one prompt in a row.
 
-    Attributes:
-        tokens: ids of each, the end marker included where one was written.
-        log_probabilities: of each token as it was drawn (natural logs).
+    ``tokens`` are the ids of each, the end marker included where one was written; ``log_probabilities`` those of
+    each token as it was drawn (natural logs).
     """
 
     tokens: list[list[int]]

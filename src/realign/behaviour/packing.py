@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 class Packed(NamedTuple):
     """Groups of completions, each group in one row after its prompt: what is shared is read once.
 
-    Attributes:
-        ids: (groups, width), padded on the right; positions: likewise.
-        mask: (groups, 1, width, width), added to scores: a token sees its prompt and its own completion.
-        at: (tokens, 2) row and column of the state before each completion token; targets: (tokens,) the token.
-        owner: (tokens,) index of the completion, counted through all groups.
+    ``ids`` and ``positions`` (groups, width) are padded on the right; ``mask`` (groups, 1, width, width) is added to
+    scores, so that a token sees its prompt and its own completion; ``at`` (tokens, 2) is row and column of the
+    state before each completion token, ``targets`` (tokens,) that token, and ``owner`` (tokens,) the index of
+    its completion, counted through all groups.
     """
 
     ids: Tensor
