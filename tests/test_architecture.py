@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -142,3 +144,12 @@ def test_fields_of_named_tuples_are_described_in_prose() -> None:
         and "Attributes:" in (ast.get_docstring(node) or "")
     ]
     assert twice == []
+
+
+@pytest.mark.parametrize(
+    "code", ["import realign.cli", "from realign.study import open_study; open_study('smoke').nodes()"]
+)
+def test_commands_are_listed_and_keys_are_made_without_torch(code: str) -> None:
+    program = f"{code}\nimport sys\nassert not {{'torch', 'transformers', 'mteb'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -69,13 +69,13 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def full_disk_as_sentence(place: Path) -> Iterator[None]:
-    """Turn a full disk, however a library reports it, into one sentence that names where it was written."""
+def full_disk_as_sentence(
+    place: Path, advice: str = "free some space and run the same command again"
+) -> Iterator[None]:
+    """Turn a full disk, however a library reports it, into one sentence: where it was written, and what to do."""
     try:
         yield
     except Exception as error:
         if isinstance(error, RealignError) or not is_full_disk(error):
             raise
-        raise RealignError(
-            f"the disk that holds {place} is full: free some space and run the same command again"
-        ) from error
+        raise RealignError(f"the disk that holds {place} is full: {advice}") from error

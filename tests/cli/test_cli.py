@@ -13,10 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from realign import cli, config
+from realign import cli, config, study
 from realign.book import pages, site
 from realign.book.chapters import CHAPTERS
-from realign.cli import book as commands
 from realign.cli import doctor, results
 from realign.errors import INTERRUPTED
 from realign.study.graph import Graph
@@ -146,7 +145,7 @@ def test_verify_says_what_it_checked_and_fails_on_a_difference(
     monkeypatch, capsys, own_store, differences, code, says
 ):
     rows = [(f"policy {n}", difference) for n, difference in enumerate(differences)]
-    monkeypatch.setattr(results, "recompute", lambda *_: iter(rows))
+    monkeypatch.setattr(study, "verify", lambda *_: iter(rows))
     got, out, err = call(monkeypatch, capsys, "verify", "-P", "smoke")
     assert got == code
     assert says in out + err
@@ -155,7 +154,7 @@ def test_verify_says_what_it_checked_and_fails_on_a_difference(
 
 def test_only_the_default_profile_draws_the_picture_of_the_readme(monkeypatch, capsys, own_store, tmp_path):
     drawn = []
-    monkeypatch.setattr(results, "open_study", lambda _: SimpleNamespace(nodes=list))
+    monkeypatch.setattr(study, "open_study", lambda _: SimpleNamespace(nodes=list))
     monkeypatch.setattr(results, "draw_picture", lambda _, picture: drawn.append(picture.name))
     (tmp_path / "laptop.toml").write_text('extends = "smoke"')
     for profile in ("smoke", "paper", str(tmp_path / "laptop.toml"), "laptop"):
@@ -175,7 +174,7 @@ def test_interrupting_says_how_to_go_on(monkeypatch, capsys, own_store):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "open_study", interrupt)
+    monkeypatch.setattr(study, "open_study", interrupt)
     code, _, err = call(monkeypatch, capsys, "plan", "-P", "smoke")
     assert code == 130
     assert err == "realign: interrupted; finished stages are kept, run the same command to go on\n"
@@ -185,8 +184,8 @@ def test_a_background_job_of_a_script_can_be_interrupted(tmp_path):
     """Such a job begins with SIGINT ignored."""
     program = (
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); from realign import cli\n"
-        "from realign.cli import book\n"
-        "book.open_study = lambda profile: (print('in', flush=True), time.sleep(60))\n"
+        "from realign import study\n"
+        "study.open_study = lambda profile: (print('in', flush=True), time.sleep(60))\n"
         "sys.argv = ['realign', 'plan', '-P', 'smoke']; cli.main()"
     )
     with subprocess.Popen(
@@ -314,7 +313,7 @@ def test_an_error_of_the_system_is_one_sentence_and_a_bug_is_not_hidden(monkeypa
     def broken(name: str) -> None:
         raise OSError(number if name == "smoke" else errno.EBADF, "What it is", "/some/file")
 
-    monkeypatch.setattr(commands, "open_study", broken)
+    monkeypatch.setattr(study, "open_study", broken)
     code, _, err = call(monkeypatch, capsys, "plan", "-P", "smoke")
     assert (code, err) == (1, "realign: /some/file cannot be read or written: what it is\n")
     with pytest.raises(OSError, match="What it is"):

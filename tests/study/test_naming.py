@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realign.config import MAX_SEED
+from realign.config.naming import ModelName, check_seed, parse
 from realign.errors import UsageError
 from realign.study import open_study
-from realign.study.naming import ModelName, check_seed, parse
 
 ROLES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True).filter(
     lambda role: role not in ("path", "hub")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from realign.config.naming import check_seed
 from realign.errors import INTERRUPTED, RealignError, UsageError
-from realign.study.naming import check_seed
 
 app = typer.Typer(
     help="Reference companion to 'Do Reasoning Models Enhance Embedding Models?' (arXiv 2601.21192).",

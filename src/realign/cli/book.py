@@ -12,7 +12,6 @@ import typer
 
 from realign.cli.app import Parameters, Profile, command, fresh, parameters
 from realign.errors import UsageError
-from realign.study import open_study
 
 IgnorePublished = Annotated[
     bool, typer.Option("--ignore-published", help="compute everything here; finished stages are kept")
@@ -31,7 +30,7 @@ def book(
     Example: realign book --profile laptop
     """
     from realign.book import chapters, pages, site
-    from realign.study import launch, require
+    from realign.study import launch, open_study, require
 
     fresh(ignore_published)
     study = open_study(profile)
@@ -62,6 +61,7 @@ def chapter(
     Example: realign chapter rq2 -p family smollm2-135m -p k "[5,20]"
     """
     from realign.book import chapters, pages, site
+    from realign.study import open_study
 
     fresh(ignore_published)
     wanted = chapters.find(name)
@@ -109,6 +109,8 @@ def status(profile: Profile = "laptop") -> None:
 
     Example: realign status --profile laptop
     """
+    from realign.study import open_study
+
     study = open_study(profile)
     rows = list(study.store.listing())
     print(f"{'stage':<14}{'layer':<11}{'count':>6}{'MB':>9}  newest")
@@ -139,6 +141,8 @@ def plan(profile: Profile = "laptop") -> None:
 
     Example: realign plan --profile paper
     """
+    from realign.study import open_study
+
     study = open_study(profile)
     missing = study.graph.missing(study.nodes())
     for node in missing:

@@ -13,7 +13,6 @@ import typer
 from realign import config, paths
 from realign.cli.app import Family, MaybeSeed, Output, Profile, Role, Seed, command, tune_app
 from realign.errors import RealignError
-from realign.study import open_study
 
 Steps = Annotated[int | None, typer.Option(help="optimiser steps; the profile's if not given")]
 
@@ -38,6 +37,7 @@ def _tune_alone(
     place: Path, family: str, profile: str, steps: int | None, seed: int | None, method: str, role: str
 ) -> None:
     from realign import tuning
+    from realign.study import open_study
     from realign.tuning.processes import rank
 
     study = open_study(profile, family=family)
@@ -124,7 +124,8 @@ def train(
 
     Example: realign train reason --seed 1
     """
-    from realign.training.parallel import VARIABLE, read_flag
+    from realign.study import open_study
+    from realign.training.run import VARIABLE, read_flag
 
     read_flag(parallel)
     os.environ[VARIABLE] = parallel
@@ -201,6 +202,7 @@ def sweep(
 
     Example: realign sweep data/sweeps/laptop-recipe.toml
     """
+    from realign.study import open_study
     from realign.training import sweep as sweeps
 
     study = open_study(profile, family=family)

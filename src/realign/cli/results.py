@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realign import paths
 from realign.cli.app import Family, Output, Profile, command
+from realign.config import DEFAULT_PROFILE
+from realign.config.naming import GRAMMAR
 from realign.errors import RealignError, UsageError
-from realign.study import DEFAULT_PROFILE, PUBLISHED, Study, open_study
-from realign.study import verify as recompute
-from realign.study.naming import GRAMMAR
+
+if TYPE_CHECKING:
+    from realign.study import Study
 
 Model = Annotated[str, typer.Argument(help=GRAMMAR)]
 
@@ -49,6 +51,7 @@ def evaluate(
     Example: realign evaluate base:0 --suite laptop-code
     """
     from realign.evaluation import run
+    from realign.study import open_study
 
     study = open_study(profile, family=family, dtype=dtype)
     failed = 0
@@ -76,6 +79,7 @@ def export(
 
     Example: realign export reason:0 --output my/reason-emb
     """
+    from realign.study import open_study
     from realign.study.export import export_model
 
     export_model(open_study(profile, family=family), model, Path(output))
@@ -94,6 +98,7 @@ def compare(
     Example: realign compare base reason@12
     """
     from realign import hrsa
+    from realign.study import open_study
 
     study = open_study(profile, family=family)
     artifact = study.graph.run(study.compare.node(study.models.reader(a), study.models.reader(b)))
@@ -109,6 +114,8 @@ def publish(profile: Profile = DEFAULT_PROFILE) -> None:
 
     Example: realign publish --profile laptop
     """
+    from realign.study import PUBLISHED, open_study
+
     study = open_study(profile)
     artifacts = []
     for node in study.nodes():
@@ -148,10 +155,12 @@ def verify(
 
     Example: realign verify --stage policy --limit 1
     """
+    from realign import study
+
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise UsageError(f"tolerance {tolerance}: a number from 0 on is needed, or nothing could fail")
     checked, differing, worst = 0, 0, 0.0
-    for label, difference in recompute(open_study(profile), stage, limit):
+    for label, difference in study.verify(study.open_study(profile), stage, limit):
         same = difference <= tolerance
         print(f"{'same' if same else 'DIFFERENT':<10}{difference:10.2e}  {label}", flush=True)
         checked, differing, worst = checked + 1, differing + (not same), max(worst, difference)

@@ -1,6 +1,14 @@
 """What to compare: settings as frozen data, and profiles and families read from TOML."""
 
-from realign.config.files import find_family, load_families, load_profile, parse, profile_names, read_toml
+from realign.config.files import (
+    DEFAULT_PROFILE,
+    find_family,
+    load_families,
+    load_profile,
+    parse,
+    profile_names,
+    read_toml,
+)
 from realign.config.settings import (
     MAX_SEED,
     SOURCE_KINDS,
@@ -25,7 +33,7 @@ from realign.config.settings import (
 )
 
 __all__ = [
-    "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
+    "DEFAULT_PROFILE", "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
     "MechanismSettings", "OnPolicySFTSettings", "PolicySettings", "ProblemSettings", "Profile",
     "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
     "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",

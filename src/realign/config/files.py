@@ -82,6 +82,9 @@ def _profiles() -> Traversable:
     return resources.files("realign") / "profiles"
 
 
+DEFAULT_PROFILE = "laptop"
+
+
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
     return sorted(p.name.removesuffix(".toml") for p in _profiles().iterdir() if p.name.endswith(".toml"))

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from realign.errors import RealignError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT_MAX_TOKENS = 512
@@ -102,6 +101,8 @@ def pad(
     The pooling mask leaves out padding and the first ``skip[i]`` tokens of text i. A text that the
     tokeniser merged into its prefix altogether keeps its last token.
     """
+    import torch
+
     width = max(map(len, ids))
     input_ids = torch.full((len(ids), width), pad_id, dtype=torch.long)
     attention = torch.zeros((len(ids), width), dtype=torch.long)

@@ -14,13 +14,8 @@ if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerBase
 
-# transformers splits the text of every GGUF model as GPT-2 does. True: as `tokenizer.ggml.pre` of the file
-# says. The published laptop results were computed with the former, so turn this on together with
-# computing them again: the keys of wheel sources change with it (loading.digest), and so does the place
-# of their converted directories (loading.local_directory).
-PRE_TOKENIZER_FIX = False
-
-# How llama.cpp (src/llama-vocab.cpp) splits text, and the names of models that are split so.
+# How llama.cpp (src/llama-vocab.cpp) splits text, and the names of models that are split so (transformers splits the
+# text of every GGUF model as GPT-2 does).
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -100,7 +95,7 @@ def dequantise(file: Path, directory: Path) -> None:
     with quiet(), redirect_stderr(io.StringIO()):  # the progress of a few seconds, which has no switch
         quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
-    if PRE_TOKENIZER_FIX and name is not None:
+    if name is not None:
         use_pre_tokenizer(tokenizer, name)
     # save_pretrained refuses a model that was loaded from GGUF, so a plain one takes over its weights.
     config = quantised.config

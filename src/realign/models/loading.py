@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from realign.config import Attention, Backbone
 from realign.errors import RealignError, UsageError
-from realign.models import gguf, pretrained, sources
+from realign.models import pretrained, sources
 from realign.models.attention import prove_attention, set_attention
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOADING_VERSION = 2
+"""Raised when the same files come to give another model (2: text split as a GGUF file says, rotary frequencies kept in
+float32): part of every identity, and of the place of a converted model."""
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -43,19 +47,19 @@ def digest(backbone: Backbone) -> dict[str, Any]:
         else:
             files = [f for f in files if f.name in ADAPTER_FILES]
         identity: dict[str, Any] = {"files": {f.name: sources.sha256(f) for f in files}}
-        return identity if backbone.base is None else {**identity, "base": digest(backbone.base)}
+        below = {"loading": LOADING_VERSION} if backbone.base is None else {"base": digest(backbone.base)}
+        return {**identity, **below}
     if backbone.kind in ("wheel", "parts"):
         project, version, member = sources.wheel_members(backbone)[0]
         place = {"wheel": f"{project}=={version}", "file": member}
         if backbone.kind == "parts":
             place = {"parts": backbone.location}
-        identity = {**place, "sha256": backbone.sha256}
-        return {**identity, "tokenizer": "tokenizer.ggml.pre"} if gguf.PRE_TOKENIZER_FIX else identity
+        return {**place, "sha256": backbone.sha256, "loading": LOADING_VERSION}
     if backbone.kind == "hub":
         name, _, revision = backbone.location.partition("@")
-        return {"hub": name, "revision": revision or "main"}
+        return {"hub": name, "revision": revision or "main", "loading": LOADING_VERSION}
     seed, _, architecture = backbone.location.partition("/")
-    return {"random": seed, "architecture": architecture or "llama"}
+    return {"random": seed, "architecture": architecture or "llama", "loading": LOADING_VERSION}
 
 
 def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
@@ -73,8 +77,7 @@ def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
     if base.kind in ("hub", "path"):
         return sources.materialize(base, Path(), cache=cache)
     name = "".join(c if c.isalnum() else "-" for c in base.source)
-    split = "-pre" if gguf.PRE_TOKENIZER_FIX and base.kind in ("wheel", "parts") else ""
-    home = cache / "backbones" / f"{name}-{(base.sha256 or '')[:12]}{split}"
+    home = cache / "backbones" / f"{name}-{(base.sha256 or '')[:12]}-v{LOADING_VERSION}"
     if not (home / "config.json").is_file():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
@@ -133,8 +136,7 @@ def load_lm(
         chain.append(chain[-1].base)
     for adapter in reversed(chain[:-1]):
         model = _merge(model, adapter)
-    model = model.eval()
-    torch.nn.Module.to(model, device=device, dtype=dtype)
+    torch.nn.Module.to(pretrained.cast(model.eval(), dtype), device=device)
     return model, tokenizer
 
 

@@ -37,7 +37,6 @@ from realign.texts import hub
 from realign.texts import names as text_sets
 
 __all__ = [
-    "DEFAULT_PROFILE",
     "PUBLISHED",
     "STAGES",
     "Graph",
@@ -104,12 +103,11 @@ class Study:
 STAGES: tuple[type[Stage], ...] = tuple(
     kind for kind in get_type_hints(Study).values() if isinstance(kind, type) and issubclass(kind, Stage)
 )
-DEFAULT_PROFILE = "laptop"
 PUBLISHED = tuple(stage.name for stage in STAGES if stage.published)
 
 
 def open_study(
-    profile: str = DEFAULT_PROFILE,
+    profile: str = cfg.DEFAULT_PROFILE,
     *,
     family: str | None = None,
     roles: Sequence[str] | None = None,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from realign import config as cfg
 from realign import hardware, paths
+from realign.config import naming
 from realign.errors import UsageError, unknown
-from realign.models import loading
-from realign.study import naming
+from realign.models import loading, pretrained
 from realign.study.graph import Node
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Models:
             embedder = self.study.train.open(self.study.graph.run(run).path / folder, "float32")
             # HRSA casts the whole model, of an embedding model as of a backbone
             dtype = hardware.resolve(self.profile.device, self.profile.hrsa.dtype).dtype
-            return embedder.model.to(dtype), embedder.tokenizer
+            return pretrained.cast(embedder.model, dtype), embedder.tokenizer
 
         identity: dict[str, Any] = {"train": run.request.key, "dtype": self.profile.hrsa.dtype}
         if step is not None:
@@ -244,7 +244,7 @@ class Models:
         return Reader(slug, identity, load, (run,))
 
     def name(self, text: str) -> naming.ModelName:
-        """Read a model's name, see :mod:`realign.study.naming`.
+        """Read a model's name, see :mod:`realign.config.naming`.
 
         Raises:
             UsageError: it does not follow the grammar.

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from realign.errors import RealignError, UsageError, is_full_disk
+from realign.errors import RealignError, UsageError, full_disk_as_sentence
 from realign.hardware import peak_memory_gib
 from realign.study.artifact import (
     MANIFEST,
@@ -256,16 +256,11 @@ class Store:
 def _disk_errors(place: Path) -> Iterator[None]:
     """Turn a full disk or an unwritable store into one sentence."""
     try:
-        yield
-    except Exception as error:
-        if isinstance(error, RealignError):
-            raise
-        if is_full_disk(error):
-            raise RealignError(
-                f"the disk that holds {place} is full: free some space, or set REALIGN_STORE to another disk"
-            ) from error
+        with full_disk_as_sentence(place, "free some space, or set REALIGN_STORE to another disk"):
+            yield
+    except OSError as error:
         refused = isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
-        if isinstance(error, OSError) and (refused or error.errno in (errno.EROFS, errno.ELOOP)):
+        if refused or error.errno in (errno.EROFS, errno.ELOOP):
             raise RealignError(
                 f"the store {place} cannot be written ({error.strerror}): "
                 "set REALIGN_STORE to a directory you own"

@@ -73,7 +73,7 @@ class Evaluate(Stage):
         """Score one model on one suite; a task that failed before is tried again.
 
         Args:
-            model: a name (see :mod:`realign.study.naming`) or an object with mteb's encoder protocol, whose
+            model: a name (see :mod:`realign.config.naming`) or an object with mteb's encoder protocol, whose
                 results are not stored: nothing tells two such objects apart.
             suite: a suite, an mteb benchmark, or ``tasks:NAME,NAME``.
             instructed: give an outside model the task instructions; False for one not trained with any.

@@ -115,7 +115,7 @@ class Subjects:
 
     # -- named by a user
     def named(self, text: str, *, instructed: bool = True, trust_remote_code: bool = False) -> Subject:
-        """Return the subject of a model's name, see :mod:`realign.study.naming`.
+        """Return the subject of a model's name, see :mod:`realign.config.naming`.
 
         Raises:
             UsageError: a name that does not follow the grammar, or an unknown role, step or seed.

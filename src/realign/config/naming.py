@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from realign.config import MAX_SEED
+from realign.config.settings import MAX_SEED
 from realign.errors import UsageError
 
 GRAMMAR = "ROLE, ROLE@STEP, ROLE:SEED, ROLE:SEED@STEP, path:DIR or hub:ORG/NAME[@REVISION]"
