@@ -1,0 +1,1 @@
+"""Tasks of the suites, by the kind of their data."""
