@@ -17,7 +17,7 @@
 #
 # **The paper's claim (C1).** No: across multilingual, code and reasoning-intensive retrieval benchmarks there is a *null effect*. RLVR-initialised models show no consistent advantage over base-initialised ones; supervised fine-tuning (SFT) shifts scores more {cite:p}`chan2026reasoning`.
 #
-# **How it is tested here.** Every role of one family (`base`, `reason`, `sft`) is trained with the identical recipe and the same seeds, then scored on suites that stand for the paper's benchmarks. "No advantage" is a claim of equivalence, so a margin is set in advance and the 90% interval of the paired difference must lie inside it (two one-sided tests at 5%, {cite:p}`lakens2017equivalence`). Pairs share the seed, and so the order of the data.
+# **How it is tested here.** Every role of one family (`base`, `reason`, `sft`) is trained with the identical recipe and the same seeds, then scored on suites that stand for the paper's benchmarks. "No advantage" is a claim of equivalence, so a margin is set in advance and the 90% interval of the paired difference must lie inside it (two one-sided tests at 5%, {cite:p}`lakens2017equivalence`). The tasks are those of the suites and fixed; other queries of them, other training seeds and other tuning runs are what the interval allows for.
 
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
@@ -68,16 +68,20 @@ tables.scores(scores, by="task")
 # %% [markdown]
 # ## Paired differences against the equivalence margin
 #
-# Two one-sided tests for each suite: the difference to base-Emb over tasks and training seeds, both random and crossed, with its 90% interval. "Equivalent" needs the whole interval inside the margin; a large p of "no difference" is not enough.
+# Two one-sided tests for each arm (a tuning method with all of its runs) in each suite: the difference to base-Emb on these tasks, with its 90% interval, its degrees of freedom, and where its noise comes from. "Equivalent" needs the whole interval inside the margin. The last interval answers another question, what *new* tasks would show.
 
 # %%
-tables.equivalence(scores, study.profile.margin)
+items = study.evaluate.items()
+tables.equivalence(scores, items, study.profile.margin)
+
+# %%
+tables.unidentified(scores, items, study.profile.margin)
 
 # %% [markdown]
-# Each mark is the mean difference to base-Emb, each bar its 90% interval: over training seeds for a task, over tasks and seeds for a suite. Inside the grey band a difference is too small to matter by the margin of the profile; an open mark has one seed only, so the variance of training is unidentified.
+# Each mark is the mean difference to base-Emb, each bar its 90% interval: over training seeds for a task, over queries, seeds and tuning runs for a suite. Inside the grey band a difference is too small to matter by the margin of the profile; an open mark has one seed only, so the variance of training is unidentified.
 
 # %% mystnb={"image": {"alt": "Forest plot of score differences of reason-Emb and sft-Emb to base-Emb, by task and suite, with 90 percent intervals and the equivalence margin"}}
-figures.forest(scores, margin=study.profile.margin)
+figures.forest(scores, items, margin=study.profile.margin)
 
 # %% [markdown]
 # ## Against the baselines
@@ -126,7 +130,7 @@ tables.training(logs)
 verdicts.verdict(study, "C1")
 
 # %% [markdown]
-# Read it with its limits: the interval speaks of tasks like these and of training seeds, not of other kinds of tasks; a small backbone with a short recipe moves less than the paper's models do, and equivalence between weak models says little about strong ones.
+# Read it with its limits: the interval speaks of these tasks, not of others; a small backbone with a short recipe moves less than the paper's models do, and equivalence between weak models says little about strong ones.
 
 # %% [markdown]
 # ## Where these numbers come from

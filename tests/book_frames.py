@@ -99,8 +99,10 @@ def _details(s: float) -> dict[str, pd.DataFrame]:
     }
 
 
-def scores(reason: float = 0.1, sft: float = -2.0, seeds: int = 3, noise: float = 0.02) -> pd.DataFrame:
-    """Scores of 2 suites x 2 tasks; ``reason`` and ``sft`` are the true shifts against base."""
+def scores(
+    reason: float = 0.1, sft: float = -2.0, seeds: int = 3, noise: float = 0.02, by_seed: float = 1.0
+) -> pd.DataFrame:
+    """Scores of 2 suites x 2 tasks; ``reason`` and ``sft`` are the true shifts against base, ``by_seed`` that of a seed."""
     rng = np.random.default_rng(0)
     rows = []
     for suite, first in (("laptop-code", 30.0), ("laptop-multilingual", 50.0)):
@@ -108,13 +110,24 @@ def scores(reason: float = 0.1, sft: float = -2.0, seeds: int = 3, noise: float 
             place = {"suite": suite, "task": f"{suite}-task{i}", "type": kind}
             for role, shift in (("base", 0.0), ("reason", reason), ("sft", sft)):
                 for seed in range(seeds):
-                    score = first + 10 * i + shift + seed + noise * rng.normal()
+                    score = first + 10 * i + shift + by_seed * seed + noise * rng.normal()
                     rows.append({"model": "emb", "role": role, "seed": seed, "score": score, **place})
                 rows.append({"model": "untrained", "role": role, "seed": -1, "score": first - 9, **place})
             rows.append({"model": "random", "role": "", "seed": -1, "score": 1.0, **place})
             if kind == "Retrieval":
                 rows.append({"model": "bm25", "role": "", "seed": -1, "score": first, **place})
     return pd.DataFrame(rows)
+
+
+def items(queries: int = 0, noise: float = 0.3) -> pd.DataFrame:
+    """Scores of single queries of the trained models of :func:`scores`; none unless ``queries`` are asked for."""
+    rng = np.random.default_rng(1)
+    trained = scores().query("model == 'emb'")[["model", "role", "seed", "suite", "task"]]
+    parts = [
+        trained.assign(subset="", item=str(n), value=rng.normal(0.5, noise, len(trained)))
+        for n in range(queries)
+    ]
+    return pd.concat([trained.iloc[:0].assign(subset="", item="", value=0.0), *parts], ignore_index=True)
 
 
 def mechanism() -> dict[str, Any]:
@@ -244,7 +257,7 @@ def study(
         "embedding": {"another seed": report(0.99)},
     }
     stages = {
-        "evaluate": SimpleNamespace(scores=scores, reading=reading),
+        "evaluate": SimpleNamespace(scores=scores, items=items, reading=reading),
         "compare": SimpleNamespace(
             reports=reports or kinds.__getitem__, ceilings=ceilings or limits.__getitem__
         ),

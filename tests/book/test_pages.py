@@ -73,7 +73,7 @@ def test_no_page_lets_markup_of_a_profile_or_a_claim_through() -> None:
         verdicts[column] = SCRIPT
     made = [
         pages.verdicts_markdown(verdicts, {"laptop"}),
-        pages.criteria_markdown(verdicts),
+        pages.criteria_markdown(verdicts, claims.amendments()),
         pages.configuration_markdown({"rq1": {"about": f"x` {SCRIPT} `", SCRIPT: SCRIPT}}),
         pages.tasks_markdown([f"tasks:{SCRIPT}"]),
         pages.pairs_markdown([("torch", SCRIPT)], ("what", "value")),

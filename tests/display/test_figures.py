@@ -24,7 +24,7 @@ CEILINGS = {
 }
 DEMONSTRATION = demonstration.demonstration()
 DRAW: dict[str, Callable[[], Figure]] = {
-    "forest": lambda: figures.forest(STUDY.evaluate.scores(), 1.0),
+    "forest": lambda: figures.forest(STUDY.evaluate.scores(), STUDY.evaluate.items(), 1.0),
     "score_dots": lambda: figures.score_dots(STUDY.evaluate.scores()),
     "training_curves": lambda: figures.training_curves(STUDY.training_log.frame()),
     "training_details": lambda: figures.training_details(STUDY.training_log.frame()),
@@ -144,8 +144,8 @@ def test_a_bar_on_the_map_is_as_long_as_the_distance_of_its_ceiling() -> None:
 
 
 def test_forest_marks_lie_at_the_deltas_and_bars_at_their_intervals() -> None:
-    scores = book_frames.scores(reason=0.5, noise=0.0)
-    axes = figures.forest(scores, 1.0).axes[0]
+    scores = book_frames.scores(reason=0.5, noise=0.0, by_seed=0.0)
+    axes = figures.forest(scores, book_frames.items(), 1.0).axes[0]
     reason = [line for line in axes.lines if line.get_label() == "reason − base"]
     assert len(reason) == 6  # two suites of two tasks, and their means
     for line in reason:
@@ -153,7 +153,7 @@ def test_forest_marks_lie_at_the_deltas_and_bars_at_their_intervals() -> None:
 
 
 def test_forest_leaves_marks_of_a_single_seed_open() -> None:
-    axes = figures.forest(book_frames.scores(seeds=1), 1.0).axes[0]
+    axes = figures.forest(book_frames.scores(seeds=1), book_frames.items(), 1.0).axes[0]
     marks = [line for line in axes.lines if str(line.get_label()).endswith("− base")]
     assert marks
     assert {line.get_markerfacecolor() for line in marks} == {STYLE["figure.facecolor"]}

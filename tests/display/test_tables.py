@@ -67,12 +67,14 @@ def test_the_table_of_siblings_tells_tuned_here_from_tuned_by_others() -> None:
 
 
 def test_equivalence_is_shown_only_inside_the_margin_and_never_from_one_seed() -> None:
-    near = tables.equivalence(book_frames.scores(reason=0.1, sft=-2.0), margin=1.0).frame
-    answers = near.set_index(["suite", "sibling"])["equivalent"]
-    assert (answers.xs("reason", level="sibling") == "within ±1").all()
-    assert (answers.xs("sft", level="sibling") == "not shown").all()
+    near = tables.equivalence(
+        book_frames.scores(sft=-2.0, by_seed=0.0), book_frames.items(), margin=1.0
+    ).frame
+    answers = near.set_index(["suite", "arm"])["equivalent"]
+    assert (answers.xs("reason", level="arm") == "within ±1").all()
+    assert (answers.xs("sft", level="arm") == "not shown").all()
     assert set(near["suite"]) == {"all", "laptop-code", "laptop-multilingual"}
-    single = tables.equivalence(book_frames.scores(seeds=1), margin=1.0).frame
+    single = tables.equivalence(book_frames.scores(seeds=1), book_frames.items(), margin=1.0).frame
     assert set(single["equivalent"]) == {"open: one seed"}
 
 

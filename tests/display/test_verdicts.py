@@ -43,7 +43,9 @@ def test_evidence_says_what_was_wanted_what_was_measured_and_whether_it_is_met()
         ]
     ) == [
         "36 RLVR steps here, the claim needs 200",
-        "alike: 0.500 [-0.200, 1.200]; 0.00100, wanted inside ±1: open",
-        "lower: difference 0.500 [-0.200, 1.200], wanted below -0.01: open",
+        "alike: 0.500 [-0.200, 1.200]; 0.00100, wanted inside ±1: open "
+        "(with a margin above 1.200 it would be met, up to 0.001 missed)",
+        "lower: difference 0.500 [-0.200, 1.200], wanted below -0.01: open "
+        "(with a threshold above 1.200 it would be met, up to -0.200 missed)",
         "lower: not measured",
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from book_frames import report, study
 
+from realign import config, paths
 from realign.display import verdicts
 from realign.errors import UsageError
 from realign.findings import claims
@@ -37,7 +39,6 @@ def test_every_claim_of_the_paper_is_judged_once() -> None:
 @pytest.mark.parametrize(
     ("shift", "noise", "expected"),
     [
-        (0.1, 0.02, "holds"),
         (1.8, 0.02, "does not hold"),
         (-1.8, 0.02, "does not hold"),
         (0.9, 1.5, "inconclusive"),
@@ -46,7 +47,7 @@ def test_every_claim_of_the_paper_is_judged_once() -> None:
 def test_null_effect_needs_the_whole_interval_inside_the_margin(
     shift: float, noise: float, expected: str
 ) -> None:
-    scores = book_frames.scores(reason=shift, noise=noise)
+    scores = book_frames.scores(reason=shift, noise=noise, by_seed=0.0)
     assert verdict("C1", scores=lambda: scores) == expected
 
 
@@ -54,9 +55,18 @@ def test_null_effect_is_not_claimed_from_one_seed() -> None:
     assert verdict("C1", scores=lambda: book_frames.scores(seeds=1)) == "inconclusive"
 
 
-def test_null_effect_fails_when_sft_moves_less() -> None:
-    scores = book_frames.scores(reason=0.5, sft=0.0, noise=0.001)
-    assert verdict("C1", scores=lambda: scores) == "does not hold"
+def shifted(role: str, size: float) -> pd.DataFrame:
+    """Scores of an unmoved reason and sft but for one arm, whose tasks shift apart by ``size``."""
+    scores = book_frames.scores(reason=0.0, sft=0.0, noise=0.01, by_seed=0.0)
+    sign = np.where(scores["task"].str.endswith("0"), 1.0, -1.0)
+    scores["score"] += size * sign * ((scores["model"] == "emb") & (scores["role"] == role))
+    return scores
+
+
+def test_null_effect_holds_when_the_tasks_of_sft_shift_apart_and_fails_when_those_of_reason_do() -> None:
+    # opposite shifts of two tasks: the means of the suites stay where they are
+    assert verdict("C1", scores=lambda: shifted("sft", 0.8)) == "holds"
+    assert verdict("C1", scores=lambda: shifted("reason", 0.8)) == "does not hold"
 
 
 def test_failed_task_leaves_the_null_effect_open() -> None:
@@ -149,3 +159,37 @@ def test_unknown_claim_and_unknown_measure_are_refused_by_name(tmp_path: Path) -
     path.write_text(text + '[[C1.parts]]\nmeasure = "luck"\ntest = "above"\nsays = "x"\n')
     with pytest.raises(UsageError, match=r"unknown measure in claims\.toml: C1 'luck'"):
         claims.load(path)
+
+
+def test_amendments_say_what_changed_and_begin_where_the_rules_were_before(tmp_path: Path) -> None:
+    changes = claims.amendments()
+    assert changes
+    assert all(len(c.before) == 64 and c.what and c.why and c.known and c.claims for c in changes)
+    text = (paths.data() / "claims.toml").read_text().replace('claims = ["C1"]', 'claims = ["C9"]', 1)
+    (tmp_path / "claims.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"unknown claim in an amendment of claims\.toml 'C9'"):
+        claims.amendments(tmp_path / "claims.toml")
+
+
+def test_published_results_were_made_under_the_rules_or_under_those_that_an_amendment_replaced() -> None:
+    """The freeze: a rule that changes after a result was made needs an amendment."""
+    allowed = {config.rules_digest(), *(change.before for change in claims.amendments())}
+    manifests = [json.loads(f.read_text()) for f in (paths.data() / "results").glob("*/*/manifest.json")]
+    assert manifests
+    assert {m["rules"] for m in manifests if m.get("rules")} <= allowed
+
+
+def test_the_digest_of_the_rules_changes_with_a_rule_and_not_with_an_amendment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (paths.data() / "claims.toml").read_text()
+    monkeypatch.setattr(paths, "data", lambda: tmp_path)
+    digests = []
+    for changed in (
+        text,
+        text.replace("date = 2026-11-25", "date = 2026-11-26"),
+        text.replace("0.95", "0.9"),
+    ):
+        (tmp_path / "claims.toml").write_text(changed)
+        digests.append(config.rules_digest())
+    assert digests[0] == digests[1] != digests[2]

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from realign import stats as realign_stats
 from realign.display import tables, verdicts
 from realign.findings import scores as findings
 
@@ -99,24 +98,76 @@ def test_suite_delta_equals_the_mean_by_hand() -> None:
     assert row["sd"] == pytest.approx(np.std(by_hand, ddof=1))
 
 
-def test_interval_of_a_suite_is_for_new_tasks_and_new_seeds_and_of_a_task_for_new_seeds() -> None:
+def test_interval_of_a_delta_is_for_new_seeds() -> None:
     scores = book_frames.scores(noise=0.5)
     arms = scores[(scores["model"] == "emb") & (scores["suite"] == "laptop-code")]
-    expected = realign_stats.paired(arms, "base", "sft", margin=1.0)
-    row = findings.deltas(scores, by="suite").set_index(["role", "suite"]).loc[("sft", "laptop-code")]
-    assert (row["low"], row["high"]) == pytest.approx((expected.low90, expected.high90))
-    one = arms[arms["task"] == "laptop-code-task0"].pivot(index="seed", columns="role", values="score")
-    change = one["sft"] - one["base"]
-    low, high = stats.t.interval(0.90, 2, loc=change.mean(), scale=stats.sem(change))
-    row = findings.deltas(scores, by="task").set_index(["role", "task"]).loc[("sft", "laptop-code-task0")]
-    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    for by, rows in (("suite", arms), ("task", arms[arms["task"] == "laptop-code-task0"])):
+        one = rows.pivot_table(index="seed", columns="role", values="score")
+        change = one["sft"] - one["base"]
+        low, high = stats.t.interval(0.90, 2, loc=change.mean(), scale=stats.sem(change))
+        frame = findings.deltas(scores, by=by).query("role == 'sft' and suite == 'laptop-code'")
+        row = frame.iloc[0] if by == "suite" else frame.set_index("task").loc["laptop-code-task0"]
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_equivalence_on_fixed_tasks_ignores_how_tasks_differ_and_new_tasks_do_not() -> None:
+    scores = book_frames.scores(reason=0.0, noise=0.01, by_seed=0.0)
+    apart = scores["task"].str.endswith("task0") & (scores["model"] == "emb") & (scores["role"] == "reason")
+    scores.loc[apart, "score"] += 3.0
+    rows = findings.equivalence(scores, book_frames.items(), margin=2.0).set_index(["suite", "arm"])
+    row = rows.loc[("laptop-code", "reason")]
+    assert row["delta"] == pytest.approx(1.5, abs=0.05)
+    assert row["equivalent"]
+    assert row["high"] - row["low"] < 0.1 < 2 < row["new_high"] - row["new_low"]
+    assert "one tuning run of reason" in row["note"]
+
+
+def test_queries_widen_the_interval_of_equivalence() -> None:
+    scores = book_frames.scores(by_seed=0.0)
+    few, many = (
+        findings.equivalence(scores, book_frames.items(n, 0.3), 2.0).set_index(["suite", "arm"])
+        for n in (20, 200)
+    )
+    without = findings.equivalence(scores, book_frames.items(), 2.0).set_index(["suite", "arm"])
+    width = [(f["high"] - f["low"]).loc[("all", "sft")] for f in (few, many, without)]
+    assert width[0] > 2 * width[1] > 4 * width[2]
+    assert few.loc[("all", "sft"), "queries"] > 0.9
+
+
+def test_runs_of_an_arm_are_one_arm() -> None:
+    scores = book_frames.scores(by_seed=0.0)
+    second = scores[scores["role"] == "reason"].assign(role="reason-2")
+    both = pd.concat([scores, second.assign(score=second["score"] + 1.0)])
+    both["role"] = both["role"].replace("reason", "reason-1")
+    row = (
+        findings.equivalence(both, book_frames.items(), 2.0)
+        .set_index(["suite", "arm"])
+        .loc[("all", "reason")]
+    )
+    assert row["delta"] == pytest.approx(0.6, abs=0.05)
+    assert row["models"] == 6
+    assert row["runs"] > 0.9
+    assert "one tuning run of reason" not in row["note"]
+
+
+def test_excess_shift_is_the_variance_over_tasks_that_was_put_in() -> None:
+    scores = book_frames.scores(reason=0.0, sft=0.0, noise=0.0, by_seed=0.0)
+    sign = np.where(scores["task"].str.endswith("0"), 1.0, -1.0)
+    scores["score"] += 2.0 * sign * ((scores["model"] == "emb") & (scores["role"] == "sft"))
+    excess = findings.excess_shift(scores, book_frames.items(), "reason", "sft")
+    assert excess is not None
+    assert excess.value == pytest.approx(np.var([2, -2, 2, -2], ddof=1))
+    one = findings.excess_shift(book_frames.scores(seeds=1), book_frames.items(), "reason", "sft")
+    assert one is None
 
 
 def test_failed_task_takes_its_suite_out_of_the_tests_and_into_the_list_of_failures() -> None:
     scores = book_frames.scores().assign(error="")
     bad = (scores["role"] == "reason") & (scores["task"] == "laptop-code-task0") & (scores["seed"] == 1)
     scores.loc[bad, ["score", "error"]] = [math.nan, "OSError: gone"]
-    assert set(findings.equivalence(scores, margin=1.0)["suite"]) == {"laptop-multilingual"}
+    assert set(findings.equivalence(scores, book_frames.items(), margin=1.0)["suite"]) == {
+        "laptop-multilingual"
+    }
     (row,) = findings.failures(scores).to_dict("records")
     assert (row["role"], row["seed"], row["task"], row["error"]) == (
         "reason",

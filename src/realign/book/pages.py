@@ -85,7 +85,7 @@ def generated_pages(studies: Mapping[str, Study]) -> dict[str, str]:
         "chapters.md": chapters_markdown(CHAPTERS),
         "parameters.md": parameters_markdown(CHAPTERS),
         "verdicts.md": verdicts_markdown(verdicts, {study.profile.name for study in studies.values()}),
-        "criteria.md": criteria_markdown(verdicts),
+        "criteria.md": criteria_markdown(verdicts, claims.amendments()),
         "configuration.md": configuration_markdown(
             {name: study.configuration() for name, study in studies.items()}
         ),
@@ -211,13 +211,18 @@ def verdicts_markdown(verdicts: pd.DataFrame, profiles: Collection[str]) -> str:
     return f":::{{warning}}\n{warning}\n:::\n\n{page}"
 
 
-def criteria_markdown(verdicts: pd.DataFrame) -> str:
-    """Render, for every claim, the criterion that was set in advance and the evidence it met."""
+def criteria_markdown(verdicts: pd.DataFrame, changes: Sequence[claims.Amendment]) -> str:
+    """Render, for every claim, its criterion, the evidence it met, and how the rule was changed after results were seen."""
     parts = []
     for row in verdicts.itertuples():
         head = f"**{escape(row.claim)}, {escape(row.title)}: {escape(row.verdict)}.** {escape(row.criterion)}"
-        parts.append("\n".join([head, "", *(f"- {escape(line)}" for line in sentences(row.evidence))]))
+        lines = [*sentences(row.evidence), *(_amendment(a) for a in changes if row.claim in a.claims)]
+        parts.append("\n".join([head, "", *(f"- {escape(line)}" for line in lines)]))
     return "\n\n".join(parts) + "\n"
+
+
+def _amendment(change: claims.Amendment) -> str:
+    return f"amended {change.date}: {change.what} Why: {change.why} Known then: {change.known}"
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What to compare: settings as frozen data, and profiles and families read from TOML."""
 
 from realign.config.files import (
+    AMENDMENTS,
     DEFAULT_PROFILE,
     find_family,
     load_families,
@@ -8,6 +9,7 @@ from realign.config.files import (
     parse,
     profile_names,
     read_toml,
+    rules_digest,
 )
 from realign.config.settings import (
     MAX_SEED,
@@ -33,8 +35,8 @@ from realign.config.settings import (
 )
 
 __all__ = [
-    "DEFAULT_PROFILE", "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
+    "AMENDMENTS", "DEFAULT_PROFILE", "MAX_SEED", "SOURCE_KINDS", "TASK", "Attention", "Backbone", "Config", "DType", "Family", "HRSASettings", "LoRA",
     "MechanismSettings", "OnPolicySFTSettings", "PolicySettings", "ProblemSettings", "Profile",
     "RLVRSettings", "Recipe", "SFTSettings", "Style", "Tuning",
-    "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml",
+    "find_family", "load_families", "load_profile", "parse", "profile_names", "read_toml", "rules_digest",
 ]  # fmt: skip

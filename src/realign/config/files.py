@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from realign.config.settings import Config, Family, Profile
 from realign.errors import RealignError, UsageError, unknown
 
 C = TypeVar("C", bound=Config)
+
+AMENDMENTS = "amendments"
+"""The table of data/claims.toml that says which rules were changed; all others are claims."""
 
 
 def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
@@ -175,3 +179,12 @@ def find_family(families: dict[str, Family], name: str) -> Family:
     if name not in families:
         raise unknown("family", name, families)
     return families[name]
+
+
+def rules_digest() -> str | None:
+    """Sha256 of the rules of data/claims.toml, without its amendments and comments; None where there is no such file."""
+    path = paths.data() / "claims.toml"
+    if not path.is_file():
+        return None
+    rules = {name: rule for name, rule in read_toml(path).items() if name != AMENDMENTS}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()

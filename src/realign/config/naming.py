@@ -20,6 +20,12 @@ GRAMMAR = "ROLE, ROLE@STEP, ROLE:SEED, ROLE:SEED@STEP, path:DIR or hub:ORG/NAME[
 _NAME = re.compile(r"(?P<role>[^:@]*)(?::(?P<seed>[^@]*))?(?:@(?P<step>.*))?", re.DOTALL)
 
 
+def arm(role: str) -> str:
+    """Return the arm that a role is a tuning run of: "reason" for "reason-2"; a role without a number is its own."""
+    stem, _, run = role.rpartition("-")
+    return stem if stem and run.isascii() and run.isdigit() else role
+
+
 @dataclass(frozen=True)
 class ModelName:
     """A parsed name: a role with a seed and a step, or a source outside the family.

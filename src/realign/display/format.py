@@ -68,6 +68,11 @@ def percent(value: float, low: float, high: float) -> str:
     return between(100 * value, 100 * low, 100 * high, 1)
 
 
+def p_value(p: float) -> str:
+    """Write a p-value with three digits, or as below what they can show."""
+    return "< 0.001" if p < 0.001 else number(p, 3)
+
+
 def pair_name(pair: Pair) -> str:
     """Write a pair of roles."""
     return f"{pair[0]} – {pair[1]}"

@@ -13,9 +13,11 @@ import pandas as pd
 from realign.display.format import (
     EMPTY,
     Table,
+    Text,
     between,
     ceiling_name,
     number,
+    p_value,
     pair_name,
     percent,
     show,
@@ -74,15 +76,27 @@ def failures(frame: pd.DataFrame) -> Table:
     return show(findings.failures(frame))
 
 
-def equivalence(frame: pd.DataFrame, margin: float) -> Table:
-    """The test of each sibling against base in each suite; ``margin`` is in points."""
-    tests = findings.equivalence(frame, margin)
-    shown = tests[["suite", "sibling"]].assign(difference=_intervals(tests, 2, "delta"))
-    shown["p, no difference"] = [number(p, 3) for p in tests["p"]]
-    shown["p, TOST"] = [number(p, 3) for p in tests["tost_p"]]
+def equivalence(frame: pd.DataFrame, items: pd.DataFrame, margin: float) -> Table:
+    """The test of each arm against base in each suite; ``margin`` is in points."""
+    tests = findings.equivalence(frame, items, margin)
+    shown = tests[["suite", "arm"]].assign(**{"difference [90%]": _intervals(tests, 2, "delta")})
+    shown["df"] = [number(f, 1) for f in tests["freedom"]]
+    shown["p, TOST"] = [p_value(p) for p in tests["tost_p"]]
     answers = {True: f"within ±{margin:g}", False: "not shown"}
-    shown["equivalent"] = tests["equivalent"].map(answers).where(tests["seeds"] > 1, "open: one seed")
-    return show(shown.join(tests[["tasks", "seeds"]]))
+    shown["equivalent"] = tests["equivalent"].map(answers).where(tests["identified"], "open: one seed")
+    sources = ["queries", "seeds", "runs"]
+    shares = 100 * tests[sources].to_numpy(dtype=float)
+    shown[f"noise from {' / '.join(sources)} %"] = [" / ".join(number(s, 0) for s in row) for row in shares]
+    new = tests[["delta"]].assign(low=tests["new_low"], high=tests["new_high"])
+    shown["on new tasks [90%]"] = _intervals(new, 2, "delta")
+    return show(shown.join(tests[["tasks", "models"]]))
+
+
+def unidentified(frame: pd.DataFrame, items: pd.DataFrame, margin: float) -> Text:
+    """What the intervals of :func:`equivalence` do not cover, in a sentence."""
+    notes = pd.unique(findings.equivalence(frame, items, margin)["note"].str.split("; ").explode())
+    said = [note for note in notes if note]
+    return Text("The intervals are bounded so: " + "; ".join(said) + "." if said else "")
 
 
 def gains(frame: pd.DataFrame) -> Table:
@@ -158,7 +172,7 @@ def _differences(reports: similarity.Reports) -> pd.DataFrame:
         return pd.DataFrame(columns=["difference", "p"])
     first, second = list(reports.values())[:2]
     rows = similarity.differences(first, second)
-    texts = {"difference": _intervals(rows, 4), "p": [number(p, 4) for p in rows["p"]]}
+    texts = {"difference": _intervals(rows, 4), "p": [p_value(p) for p in rows["p"]]}
     return pd.DataFrame(texts, index=[id_title(metric) for metric in rows["metric"]])
 
 

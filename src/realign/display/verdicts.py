@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from realign import stats
 from realign.display.format import Text, between, number
 from realign.display.markdown import escape
 from realign.findings import claims, scores
@@ -58,7 +60,26 @@ def _sentence(evidence: Evidence | TooFewSteps, text: Callable[[str], str]) -> s
     measured = ("difference " if part.minus else "") + "; ".join(map(_estimate, evidence.estimates))
     inside = part.test == "inside"
     wanted = f"inside ±{evidence.margin:g}" if inside else f"{part.test} {part.value:g}"
-    return f"{says}: {measured}, wanted {wanted}: {_OUTCOME[evidence.verdict]}"
+    return f"{says}: {measured}, wanted {wanted}: {_OUTCOME[evidence.verdict]}{_with_another_threshold(evidence)}"
+
+
+def _with_another_threshold(evidence: Evidence) -> str:
+    """Say for which margin or threshold all estimates would meet a part, and for which one would miss it."""
+    test = evidence.part.test
+    ends = [(e.low, e.high) for e in evidence.estimates]
+    if not all(map(math.isfinite, itertools.chain(*ends))):
+        return ""
+    curves = [stats.verdict_curve(low, high, test).set_index("verdict") for low, high in ends]
+    holds = [c.loc["holds"] for c in curves if "holds" in c.index]
+    fails = [c.loc["fails"] for c in curves if "fails" in c.index]
+    if test == "above":
+        met = f"below {number(min(h['stop'] for h in holds), 3)}"
+        missed = f"from {number(min(f['start'] for f in fails), 3)} on"
+    else:
+        met = f"above {number(max(h['start'] for h in holds), 3)}"
+        missed = f"up to {number(max(f['stop'] for f in fails), 3)}" if fails else "never"
+    name = "margin" if test == "inside" else "threshold"
+    return f" (with a {name} {met} it would be met, {missed} missed)"
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -7,6 +7,7 @@ has no interval is judged by its value; a difference over training seeds with a 
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from realign import paths
-from realign.config import Config, parse, read_toml
+from realign.config import AMENDMENTS, Config, parse, read_toml
 from realign.errors import UsageError, unknown
 from realign.findings.measures import MEASURES, Estimate, PairSimilarity
 
@@ -45,6 +46,26 @@ class Claim(Config):
     criterion: str
     needs_steps: int = 0
     parts: tuple[Part, ...]
+
+
+class Amendment(Config):
+    """A change of rules after results were seen.
+
+    Attributes:
+        date: of the change.
+        claims: whose rules were changed.
+        what: the change.
+        why: its reason.
+        known: the results that were known.
+        before: digest of the rules before it (:func:`realign.config.rules_digest`).
+    """
+
+    date: datetime.date
+    claims: tuple[str, ...]
+    what: str
+    why: str
+    known: str
+    before: str
 
 
 @dataclass(frozen=True)
@@ -79,13 +100,30 @@ def load(path: Path | None = None) -> dict[str, Claim]:
         UsageError: for a malformed file or an unknown measure.
     """
     path = path or paths.data() / "claims.toml"
-    rules = {name: parse(Claim, entry, f"{path.name}: {name}") for name, entry in read_toml(path).items()}
+    tables = {name: entry for name, entry in read_toml(path).items() if name != AMENDMENTS}
+    rules = {name: parse(Claim, entry, f"{path.name}: {name}") for name, entry in tables.items()}
     for name, claim in rules.items():
         for part in claim.parts:
             for measure in filter(None, (part.measure, part.minus)):
                 if measure not in MEASURES:
                     raise unknown(f"measure in {path.name}: {name}", measure, MEASURES)
     return rules
+
+
+def amendments(path: Path | None = None) -> tuple[Amendment, ...]:
+    """Read which rules were changed after results were seen, oldest first.
+
+    Raises:
+        UsageError: for a malformed entry, or one of a claim that does not exist.
+    """
+    path = path or paths.data() / "claims.toml"
+    known = load(path)
+    entries = [parse(Amendment, e, f"{path.name}: amendment") for e in read_toml(path).get(AMENDMENTS, [])]
+    for entry in entries:
+        for name in entry.claims:
+            if name not in known:
+                raise unknown(f"claim in an amendment of {path.name}", name, known)
+    return tuple(sorted(entries, key=lambda entry: entry.date))
 
 
 def judge_part(part: Part, study: Study) -> Evidence:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 
-from realign import hrsa, stats
+from realign import hrsa
 from realign.findings import scores
 from realign.hrsa import METRICS, Report
 
@@ -109,28 +108,30 @@ def _transfer(kind: str, role: str) -> Measure:
     return measure
 
 
-def _suite_deltas(role: str) -> Measure:
-    """Mean difference in score to base, with its 90% interval, one estimate a suite."""
+def _suite_deltas(arm: str) -> Measure:
+    """Difference of an arm to base on the fixed tasks of each suite, with its 90% interval; NaN where it is not known."""
 
     def measure(study: Study) -> list[Estimate]:
-        frame = scores.deltas(study.evaluate.scores(), "suite")
-        mine = frame[frame["role"] == role]
-        return [Estimate(*map(float, row)) for row in mine[["delta", "low", "high"]].to_numpy()]
+        table = study.evaluate.scores()
+        if arm not in set(scores.trained_scores(table, table.iloc[:0])["arm"]):
+            return []
+        tests = scores.equivalence(table, study.evaluate.items(), study.profile.margin)
+        known = tests[(tests["arm"] == arm) & tests["identified"]].set_index("suite")
+        ends = known[["delta", "low", "high"]].reindex(pd.unique(table["suite"]))
+        return [Estimate(*map(float, row)) for row in ends.to_numpy()]
 
     return measure
 
 
-def _task_shift(role: str) -> Measure:
-    """Mean over tasks of |delta|, with a 90% interval over tasks."""
+def _excess_shift(first: str, second: str) -> Measure:
+    """Variance over tasks of the true shifts of the second arm minus that of the first, with its 90% interval."""
 
     def measure(study: Study) -> list[Estimate]:
-        frame = scores.deltas(study.evaluate.scores(), "task")
-        sizes = frame.loc[frame["role"] == role, "delta"].abs().to_numpy()
-        if not sizes.size:
+        table = study.evaluate.scores()
+        if not {first, second} <= set(scores.trained_scores(table, table.iloc[:0])["arm"]):
             return []
-        known = bool(np.isfinite(sizes).all())
-        interval = stats.bootstrap_mean(sizes, level=0.90) if known else (math.nan, math.nan)
-        return [Estimate(float(sizes.mean()), *interval)]
+        excess = scores.excess_shift(table, study.evaluate.items(), first, second)
+        return [Estimate(excess.value, excess.low, excess.high) if excess else Estimate(*[math.nan] * 3)]
 
     return measure
 
@@ -154,8 +155,7 @@ def _measures() -> dict[str, Measure]:
     """Every measure by the name that claims.toml uses."""
     named: dict[str, Measure] = {
         "score delta of reason, every suite": _suite_deltas("reason"),
-        "mean absolute task delta of reason": _task_shift("reason"),
-        "mean absolute task delta of sft": _task_shift("sft"),
+        "excess variance of task shifts, sft minus reason": _excess_shift("reason", "sft"),
         "gain in sampled accuracy of reason": _accuracy_gain("reason"),
     }
     by_layer = {NAMES.get(m.name, m.title): m.name for m in METRICS.values() if m.level != "function"}

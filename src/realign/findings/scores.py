@@ -7,11 +7,13 @@ Functions read the frame of ``study.evaluate.scores()`` and return numbers in sc
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from realign import stats
+from realign.config.naming import arm
 
 KEYS = {"suite": ["suite"], "type": ["suite", "type"], "task": ["suite", "type", "task"]}
 """What a table by suite, type or task is grouped by."""
@@ -22,6 +24,10 @@ BASELINES = {
     "random": "random vectors",
 }
 """Names of the models that are no trained siblings, by their value in the column ``model``."""
+EQUIVALENCE_COLUMNS = (
+    *("suite", "arm", "delta", "low", "high", "freedom", "tost_p", "equivalent", "queries", "seeds", "runs"),
+    *("tasks", "models", "identified", "new_low", "new_high", "note"),
+)
 
 
 def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -48,64 +54,108 @@ def _differences(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def deltas(scores: pd.DataFrame, by: str = "task", level: float = 0.90) -> pd.DataFrame:
-    """Paired differences to ``base`` after training with the same seed.
+    """Paired differences to ``base`` after training with the same seed, one row a role.
 
     Args:
         scores: the frame of ``study.evaluate.scores()``.
         by: 'task', 'type' or 'suite': what is averaged (tasks with equal weight).
-        level: of the interval, for new tasks and new seeds where there are several of both
-            (:func:`realign.stats.hierarchical_interval`), else for new seeds.
+        level: of the interval over seeds.
 
     Returns:
-        Frame with role, suite, [type, task], tasks, seeds, delta, sd (over seeds), low, high in score
-        points. A single seed leaves sd and the interval NaN: the variance of training is then
-        unidentified. A failed task leaves everything NaN that it is part of.
+        Frame with role, suite, [type, task], tasks, seeds, delta, sd (over seeds), low, high in score points. The
+        interval speaks of new seeds alone (:func:`equivalence` knows queries and tuning runs too). A single seed
+        leaves sd and the interval NaN: the variance of training is then unidentified. A failed task leaves
+        everything NaN that it is part of.
     """
     keys = KEYS[by]
     rows = []
     table = _differences(scores)
     for place, part in table.groupby(level=["role", *keys], sort=False) if not table.empty else ():
-        values = part.to_numpy(dtype=np.float64)
-        several = values.shape[1] > 1
-        known = several and bool(np.isfinite(values).all())
-        low, high = stats.hierarchical_interval(values, level=level) if known else (math.nan, math.nan)
-        sd = float(values.mean(axis=0).std(ddof=1)) if several else math.nan
+        means = part.to_numpy(dtype=np.float64).mean(axis=0)
+        known = len(means) > 1 and bool(np.isfinite(means).all())
+        low, high = stats.t_interval(means, level) if known else (math.nan, math.nan)
+        sd = float(means.std(ddof=1)) if len(means) > 1 else math.nan
         head = dict(zip(["role", *keys], place, strict=True))
         rows.append(
-            {**head, "tasks": len(values), "seeds": values.shape[1]}
-            | {"delta": float(values.mean()), "sd": sd, "low": low, "high": high}
+            {**head, "tasks": len(part), "seeds": len(means)}
+            | {"delta": float(means.mean()), "sd": sd, "low": low, "high": high}
         )
     return pd.DataFrame(rows, columns=["role", *keys, "tasks", "seeds", "delta", "sd", "low", "high"])
 
 
-def equivalence(scores: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Test each sibling against ``base`` in each suite (:func:`realign.stats.paired`).
+def trained_scores(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Scores of the trained models as :func:`realign.stats.panel.panel` takes them: arm, run, seed, suite, task, query, score.
+
+    A task's own score (a row without a query) is what counts; those of its queries give the noise.
 
     Args:
         scores: the frame of ``study.evaluate.scores()``.
+        items: the frame of ``study.evaluate.items()``; empty leaves the noise of queries unknown.
+    """
+    columns = ["role", "seed", "suite", "task", "query", "score"]
+    parts = [task_scores(scores).query("model == 'emb'").assign(query="")[columns]]
+    if not items.empty:
+        single = items[items["model"] == "emb"]
+        name = single["subset"].fillna("").astype(str) + "/" + single["item"].astype(str)
+        parts.append(single.assign(query=name, score=100 * single["value"])[columns])
+    frame = pd.concat(parts, ignore_index=True)
+    role = frame.pop("role")
+    return frame.assign(arm=role.map(arm), run=role.where(role != "base", ""))
+
+
+def _by_suite(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield all tasks, then those of each suite; without those that a failed task is part of, or where base is missing."""
+    for suite, part in [("all", frame), *frame.groupby("suite", sort=False)]:
+        if not part["score"].isna().any() and (part["arm"] == "base").any():
+            yield suite, part
+
+
+def equivalence(scores: pd.DataFrame, items: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Test each arm against ``base`` on the fixed tasks of each suite (:func:`realign.stats.suite_difference`).
+
+    Queries, contrastive seeds and tuning runs are random. ``new_low`` and ``new_high`` answer the other question, about
+    new tasks (:func:`realign.stats.new_tasks_interval`).
+
+    Args:
+        scores: the frame of ``study.evaluate.scores()``.
+        items: the frame of ``study.evaluate.items()``.
         margin: equivalence margin in points.
 
     Returns:
-        Frame with suite ('all' is every task), sibling, delta, low and high (90%), p of "no difference",
-        tost_p of "at least the margin apart", equivalent, tasks and seeds. A suite with a failed task is
-        left out, and so is then 'all'.
+        Frame with suite ('all' is every task), arm, delta, low and high (90%), freedom, tost_p of "at least the margin
+        apart", equivalent, queries, seeds and runs (their shares of the variance), tasks, models, identified (whether
+        training noise is known), new_low, new_high, note. A suite with a failed task is left out, and so is then 'all'.
     """
-    trained = task_scores(scores).query("model == 'emb'")
-    siblings = [role for role in pd.unique(trained["role"]) if role not in ("", "base")]
     rows = []
-    for suite, part in [("all", trained), *trained.groupby("suite", sort=False)]:
-        roles = set(part["role"])
-        if part["score"].isna().any() or "base" not in roles:
-            continue
-        for sibling in (role for role in siblings if role in roles):
-            test = stats.paired(part, "base", sibling, margin)
-            rows.append(
-                {"suite": suite, "sibling": sibling, "delta": test.delta}
-                | {"low": test.low90, "high": test.high90, "p": test.p, "tost_p": test.tost_p}
-                | {"equivalent": test.equivalent, "tasks": test.n, "seeds": test.seeds}
+    for suite, part in _by_suite(trained_scores(scores, items)):
+        for name in (name for name in pd.unique(part["arm"]) if name != "base"):
+            both = part[part["arm"].isin(("base", name))]
+            test = stats.suite_difference(both, "base", name, margin)
+            several = test.seed_identified and test.n > 1
+            new = (
+                stats.new_tasks_interval(both, "base", name, level=0.90) if several else (math.nan, math.nan)
             )
-    columns = ["suite", "sibling", "delta", "low", "high", "p", "tost_p", "equivalent", "tasks", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+            models = both.loc[both["arm"] == name, ["run", "seed"]].drop_duplicates()
+            rows.append(
+                {"suite": suite, "arm": name, "delta": test.delta, "low": test.low90, "high": test.high90}
+                | {"freedom": test.freedom, "tost_p": test.tost_p, "equivalent": test.equivalent}
+                | {"queries": test.queries, "seeds": test.seeds, "runs": test.runs, "tasks": test.n}
+                | {"models": len(models), "identified": test.seed_identified}
+                | {"new_low": new[0], "new_high": new[1], "note": test.note}
+            )
+    return pd.DataFrame(rows, columns=list(EQUIVALENCE_COLUMNS))
+
+
+def excess_shift(scores: pd.DataFrame, items: pd.DataFrame, first: str, second: str) -> stats.Excess | None:
+    """How much more the tasks of all suites shift apart in the second arm than in the first, beyond noise, in squared points.
+
+    See :func:`realign.stats.excess_variance`; None where a task failed, an arm is missing or training noise is unknown.
+    """
+    frame = trained_scores(scores, items)
+    counts = frame[["arm", "run", "seed"]].drop_duplicates()["arm"].value_counts()
+    if frame["score"].isna().any() or any(counts.get(name, 0) < 2 for name in ("base", first, second)):
+        return None
+    return stats.excess_variance(frame, "base", first, second, level=0.90)
 
 
 # ---------------------------------------------------------------------------- mean scores

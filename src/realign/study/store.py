@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from realign.config import rules_digest
 from realign.errors import RealignError, UsageError, full_disk_as_sentence
 from realign.hardware import peak_memory_gib
 from realign.study.artifact import (
@@ -181,6 +182,7 @@ class Store:
                 "used": used,
                 "versions": recorded_versions(),
                 "code": code_version(),
+                "rules": rules_digest(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
                 "wall_seconds": round(time.perf_counter() - clock, 2),
                 "peak_memory_gib": peak_memory_gib(),

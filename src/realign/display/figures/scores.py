@@ -14,29 +14,31 @@ from realign.findings import scores as findings
 
 
 @styled
-def forest(scores: pd.DataFrame, margin: float) -> Figure:
-    """Paired deltas to base by task and suite, 90% intervals, inside or outside the margin."""
-    tasks, suites = findings.deltas(scores, "task"), findings.deltas(scores, "suite")
-    if suites.empty:
+def forest(scores: pd.DataFrame, items: pd.DataFrame, margin: float) -> Figure:
+    """Differences to base with their 90% intervals: of tasks by role (over seeds), of suites by arm (all noise)."""
+    tasks = findings.deltas(scores, "task").rename(columns={"role": "name"})
+    suites = findings.equivalence(scores, items, margin).rename(columns={"arm": "name"})
+    suites = suites[suites["suite"] != "all"]
+    if tasks.empty:
         return empty("no trained sibling to compare with base")
-    rows = [(s, t) for s in dict.fromkeys(suites["suite"]) for t in [*_tasks(tasks, s), None]]
-    roles = list(dict.fromkeys(suites["role"]))
+    rows = [(s, t) for s in dict.fromkeys(tasks["suite"]) for t in [*_tasks(tasks, s), None]]
+    names = list(dict.fromkeys([*tasks["name"], *suites["name"]]))
     figure, grid = grid_of(1, 1, (7.6, 0.9 + 0.27 * len(rows)))
     axes = grid[0, 0]
     axes.axvspan(-margin, margin, color=GREY, alpha=0.15, lw=0, label=f"equivalence margin ±{margin:g}")
     axes.axvline(0, color=GREY, lw=1)
-    for i, role in enumerate(roles):
-        offset = (i - (len(roles) - 1) / 2) * 0.3
+    for i, name in enumerate(names):
+        offset = (i - (len(names) - 1) / 2) * min(0.3, 0.8 / len(names))
         for y, (suite, task) in enumerate(rows):
             frame = suites if task is None else tasks[tasks["task"] == task]
-            for _, row in frame[(frame["suite"] == suite) & (frame["role"] == role)].iterrows():
-                _whisker(axes, row, y + offset, colour(role), heavy=task is None, label=f"{role} − base")
-    names = [f"{s}: mean" if t is None else t for s, t in rows]
-    axes.set_yticks(range(len(rows)), names)
+            for _, row in frame[(frame["suite"] == suite) & (frame["name"] == name)].iterrows():
+                _whisker(axes, row, y + offset, colour(name), heavy=task is None, label=f"{name} − base")
+    labels = [f"{s}: mean" if t is None else t for s, t in rows]
+    axes.set_yticks(range(len(rows)), labels)
     for text, (_, task) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if task is None else "normal")
     axes.invert_yaxis()
-    axes.set_xlabel("difference in score to base-Emb, paired by seed (points)")
+    axes.set_xlabel("difference in score to base-Emb (points)")
     legend(figure)
     return figure
 
@@ -46,7 +48,7 @@ def _tasks(frame: pd.DataFrame, suite: str) -> list[str]:
 
 
 def _whisker(axes: Axes, row: pd.Series, y: float, colour: str, *, heavy: bool, label: str) -> None:
-    known = bool(np.isfinite(row["low"]))  # an open marker: one seed, no interval
+    known = bool(np.isfinite(row["low"])) and bool(row.get("identified", True))  # an open marker: one seed
     if known:
         axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.4 if heavy else 1.2)
     face = colour if known else CARD
