@@ -186,9 +186,11 @@ def modes(each: Mapping[str, similarity.Reports]) -> Table:
     return show(table.rename_axis("first pair − second pair").reset_index())
 
 
-def probes(reports: similarity.Reports, estimator: str = "reference") -> Table:
+def probes(reports: similarity.Reports, estimator: str = "reference") -> Table | Text:
     """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
     rows = similarity.probes(reports, estimator)
+    if rows.empty:
+        return Text(similarity.NO_PROBE)
     shown = {"pair": [pair_name(pair) for pair in zip(rows["a"], rows["b"], strict=True)]}
     shown["probe"] = rows["source"] + " → " + rows["target"]
     shown["scaler"] = rows["scaler"]
@@ -212,7 +214,7 @@ def siblings(models: Models) -> Table:
 
 
 def policy(frame: pd.DataFrame) -> Table:
-    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token.
+    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token, JS divergence on common texts.
 
     Step 0 is the base; a sibling tuned in another style has a step 0 of its own, the base asked in that style.
     """
@@ -222,6 +224,9 @@ def policy(frame: pd.DataFrame) -> Table:
         shown[f"{mode} accuracy %"] = _accuracy(frame, mode)
     shown["entropy"] = [number(value, 3) for value in frame["entropy"]]
     shown["KL to base"] = [number(value, 4) for value in frame["kl"]]
+    for domain, texts in (("task", "worked answers"), ("neutral", "documentation")):
+        names = {f"js_{domain}": "value", f"js_{domain}_low": "low", f"js_{domain}_high": "high"}
+        shown[f"JS to base, {texts}"] = _intervals(frame[[*names]].rename(columns=names), 4)
     return show(shown.assign(n=frame["n"].astype(int)))
 
 
@@ -244,13 +249,14 @@ def drift(frame: pd.DataFrame) -> Table:
 
 
 def matched(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> Table:
-    """Roles compared at the end, after equal steps and at equal accuracy (:func:`mechanism.matched`)."""
+    """Roles compared at the end, after equal steps, at equal accuracy and equal distance to base (:func:`mechanism.matched`)."""
     rows = mechanism.matched(policy, drift, role)
     if rows.empty:
         return show(rows)
     shown = pd.DataFrame(
         {"matched on": rows["matched"], "role": rows["role"], "step": rows["step"].astype(int)}
         | {"greedy accuracy %": _accuracy(rows, "greedy"), "KL to base": [number(v, 3) for v in rows["kl"]]}
+        | {"KL on common text": [number(v, 3) for v in rows["kl_task"]]}
     )
     shown = shown.join(_headline(drift), on=["role", "step"])
     return show(shown.assign(**{"(1 − CKA) / KL": [number(v, 4) for v in rows["moved"]]}))
