@@ -38,6 +38,7 @@ def book(
     fresh(ignore_published)
     study = open_study(profile)
     require(study.profile)
+    study.models.check_siblings()
     launch.run(study, study.nodes(), launcher)
     if launcher == "slurm":
         return

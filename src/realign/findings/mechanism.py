@@ -24,6 +24,7 @@ def siblings(models: Models) -> pd.DataFrame:
         ('verifier', 'random'), steps, problems (a step), answers (a problem), style, seed; missing where it
         does not apply.
     """
+    models.check_siblings()
     rows: list[dict[str, object]] = []
     for role in models.followed:
         if models.tuned_by_others(role):

@@ -183,6 +183,26 @@ def directory_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def public_place(place: Path) -> str:
+    """Return how files that travel name a file or directory: never by an absolute path.
+
+    Inside the project or its store by the place in there, elsewhere by its own name and the digest of what it holds.
+    """
+    place = place.resolve()
+    for top in (paths.root().resolve(), paths.artifacts().resolve()):
+        if place.is_relative_to(top):
+            return place.relative_to(top).as_posix()
+    digest = directory_digest(place) if place.is_dir() else sha256(place)
+    return f"{place.name} (sha256 {digest[:12]})"
+
+
+def public_source(backbone: Backbone) -> str:
+    """Return a source as files that travel name it, see :func:`public_place`."""
+    if backbone.kind not in ("path", "adapter"):
+        return backbone.source
+    return f"{backbone.kind}:{public_place(existing_directory(backbone))}"
+
+
 def snapshot(backbone: Backbone, *, code: bool = False) -> Path:
     """Return the local snapshot of a ``hub:`` source, downloading it if needed; ``code`` adds Python files.
 

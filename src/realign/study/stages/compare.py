@@ -90,7 +90,12 @@ class Compare(Pairs):
         return {("base", role): self.node(base, self._reader(kind, role)) for role in self.models.siblings}
 
     def reports(self, kind: str) -> dict[tuple[str, str], hrsa.Report]:
-        """Reports of 'backbone' or 'embedding' models by pair of roles."""
+        """Reports of 'backbone' or 'embedding' models by pair of roles.
+
+        Raises:
+            UsageError: base has no sibling.
+        """
+        self.models.check_siblings()
         return {pair: self.report(node) for pair, node in self.pairs(kind).items()}
 
     def ceiling_nodes(self, kind: str) -> dict[str, Node]:
