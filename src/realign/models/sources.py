@@ -7,7 +7,6 @@ That is: config, weights and tokenizer, which every later step opens in the same
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -27,12 +26,6 @@ from realign.models.pretrained import save
 from realign.models.untrained import byte_tokenizer, random_model
 
 _WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-
-
-def cache_dir() -> Path:
-    """Return the download cache: ``REALIGN_CACHE``, else ``~/.cache/realign``."""
-    value = os.environ.get("REALIGN_CACHE")
-    return Path(value).expanduser() if value else Path.home() / ".cache" / "realign"
 
 
 @lru_cache(maxsize=4096)
