@@ -140,7 +140,7 @@ class HRSASettings(Config):
     knn_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for neighbours")
     k: tuple[Count, ...] = Field(default=(5, 10, 50), min_length=1, description="neighbourhood sizes")
     attention: Attention = "bidirectional"
-    resamples: int = Field(default=200, ge=0, description="bootstrap resamples over texts")
+    resamples: int = Field(default=200, ge=0, description="resamples of texts, for intervals of F1")
     languages: tuple[str, ...] = Field(
         default=("fr", "es", "ja"),
         min_length=1,

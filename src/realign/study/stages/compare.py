@@ -72,7 +72,7 @@ class Compare(Pairs):
     """Base against each sibling by all metrics, and noise ceilings to read the numbers against."""
 
     name = "compare"
-    version = 4
+    version = 5
     published = True
 
     def nodes(self) -> list[Node]:

@@ -20,7 +20,7 @@ class Drift(Pairs):
     """Reports without grids: base against checkpoints, against siblings in either mode, against itself."""
 
     name = "drift"
-    version = 4
+    version = 5
     published = True
     options: ClassVar[dict[str, Any]] = {
         "metrics": ("correlation", "cka", "knn", "r2", "probe_transfer"),
