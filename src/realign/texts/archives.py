@@ -54,10 +54,12 @@ class Archive:
 
 BIGBENCH_TASKS = "bigbench-1.0.0/bigbench/benchmark_tasks"
 _TASKS = (
-    "disfl_qa", "elementary_math_qa/*_only", "elementary_math_qa/question_with_*", "gem/wikilingua_multilingual",
+    "abstract_narrative_understanding/*_distractors", "disfl_qa", "elementary_math_qa/*_only",
+    "elementary_math_qa/question_with_*", "english_proverbs", "gem/wikilingua_multilingual",
     "goal_step_wikihow/*_inference", "identify_math_theorems", "intent_recognition", "language_identification",
     "multiemo/*", "natural_instructions/subtask038_*", "natural_instructions/subtask040_*", "paragraph_segmentation",
-    "physics", "semantic_parsing_spider", "social_iqa", "strategyqa", "vitaminc_fact_verification",
+    "physics", "semantic_parsing_spider", "social_iqa", "strategyqa",
+    "understanding_fables", "vitaminc_fact_verification",
 )  # fmt: skip
 BIGBENCH = Archive(
     project="bigbench",
