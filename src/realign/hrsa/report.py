@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from realign.hrsa import metrics
+from realign.hrsa.checks import instance
 from realign.hrsa.intervals import SCALES, effective_freedom, interval
 from realign.hrsa.rows import between, metric_id, split_id
 
@@ -238,6 +239,7 @@ class Difference:
 
 def by_layer(report: Report) -> pd.DataFrame:
     """Reference value of every id that has influences, layer by layer: metric (id), layer, value, low, high."""
+    instance(report, "report", Report)
     frames = [report.curve(name).assign(metric=name) for name in report.influence]
     return pd.concat(frames, ignore_index=True)[["metric", "layer", "value", "low", "high"]]
 
@@ -260,11 +262,14 @@ def difference(first: Report, second: Report, name: str, *, layer: int | None = 
     Raises:
         ValueError: no influences of that id, or the reports differ in tokens or layers.
     """
+    for report in (first, second):
+        instance(report, "first and second", Report)
+        if not isinstance(name, str) or name not in report.influence:
+            raise ValueError(
+                f"name '{name}' has no influences; there are those of {', '.join(report.influence)}"
+            )
     if first.meta["sample"] != second.meta["sample"]:
         raise ValueError("the two reports read different tokens; compare them on the same texts and seed")
-    for report in (first, second):
-        if name not in report.influence:
-            raise ValueError(f"'{name}' has no influences; there are those of {', '.join(report.influence)}")
     mine, theirs = first.curve(name), second.curve(name)
     layers = mine["layer"].tolist()
     if layers != theirs["layer"].tolist():
