@@ -90,18 +90,15 @@ def refuses(table, package, name, argument, label):
     call, good, kinds = table[name]
     kind = kinds[argument]
     bad = (BAD[kind] if isinstance(kind, str) else kind)[label]
-    parameter = inspect.signature(call).parameters[argument]
-    if bad is None and parameter.default is None:
+    parameters = inspect.signature(call).parameters
+    if bad is None and parameters[argument].default is None:
         return
-    arguments = good()
-    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-        order = list(inspect.signature(call).parameters)
-        before = [arguments.pop(each) for each in order[: order.index(argument)]]
-        run = lambda: call(*before, bad, **{k: v for k, v in arguments.items() if k != argument})  # noqa: E731
-    else:
-        run = lambda: call(**{**arguments, argument: bad})  # noqa: E731
+    arguments = {**good(), argument: bad}
+    last = next((n for n, p in parameters.items() if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    order = list(parameters)[: list(parameters).index(last) + 1] if last else []
+    before = [arguments.pop(each) for each in order]
     with pytest.raises((ValueError, TypeError)) as raised:
-        run()
+        call(*before, **arguments)
     where = traceback.extract_tb(raised.tb)[-1].filename
     assert f"realign/{package}/" in where, f"refused by {where}: {raised.value!r}"
     said = str(raised.value)
