@@ -157,3 +157,130 @@ def test_every_public_function_and_each_of_its_arguments_has_a_door():
 @pytest.mark.parametrize(("name", "argument", "label"), cases(DOORS))
 def test_a_bad_argument_is_refused_by_name(name, argument, label):
     refuses(DOORS, "hrsa", name, argument, label)
+
+
+FORMS = {
+    "tuple": tuple,
+    "array": np.array,
+    "objects": lambda texts: np.array(texts, dtype=object),
+    "series": lambda texts: pd.Series(texts, index=range(7, 7 + len(texts))),
+    "generator": iter,
+    "numpy strings": lambda texts: [np.str_(text) for text in texts],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_texts_may_come_in_any_form(form):
+    a, b = model(), model(1)
+    expected = hrsa.compare(a, b, Words(), TEXTS).table
+    pd.testing.assert_frame_equal(hrsa.compare(a, b, Words(), FORMS[form](TEXTS)).table, expected)
+    batches = [list(hrsa.extract(a, Words(), texts)) for texts in (FORMS[form](TEXTS), TEXTS)]
+    for got, wanted in zip(*batches, strict=True):
+        assert all(map(torch.equal, got.layers, wanted.layers))
+
+
+@pytest.mark.parametrize("detail", ["full", "summary"])
+def test_two_texts_are_compared_and_one_is_refused(detail):
+    report = hrsa.compare(model(), model(1), Words(), TEXTS[:2], detail=detail)
+    assert np.isfinite(report.by_layer("cka")["value"]).all()
+    if detail == "full":
+        null = report.detail("cka_null")
+        assert null[["value", "p"]].isna().all(axis=None)
+        assert null["layer"].tolist() == [0, 1, 2, -1]
+    with pytest.raises(ValueError, match="at least 2 texts"):
+        hrsa.compare(model(), model(1), Words(), [" ".join(TEXTS[:2])], detail=detail)
+
+
+def modes(module):
+    return [each.training for each in module.modules()]
+
+
+class Broken(Words):
+    """A tokenizer that fails after the model was put into evaluation mode: a token outside of the vocabulary."""
+
+    def __call__(self, texts, add_special_tokens):
+        return {"input_ids": [[999] for _ in texts]}
+
+
+@pytest.mark.parametrize("tokenizer", [Words(), Broken()])
+@pytest.mark.parametrize("read", ["compare", "collect", "extract", "extract left early"])
+def test_a_model_keeps_its_train_or_eval_mode_part_by_part(read, tokenizer):
+    a, b = model().train(), model(1)
+    a.layers[0].eval()
+    before = modes(a), modes(b)
+    calls = {
+        "compare": lambda: hrsa.compare(a, b, tokenizer, TEXTS),
+        "collect": lambda: hrsa.collect(a, tokenizer, TEXTS),
+        "extract": lambda: list(hrsa.extract(a, tokenizer, TEXTS)),
+        "extract left early": lambda: next(hrsa.extract(a, tokenizer, TEXTS, token_budget=1)),
+    }
+    if isinstance(tokenizer, Broken):
+        with pytest.raises(IndexError):  # of torch's embedding
+            calls[read]()
+    else:
+        calls[read]()
+    assert (modes(a), modes(b)) == before
+
+
+LIKE = {
+    "list": lambda x: x.tolist(),
+    "tensor": torch.from_numpy,
+    "frame": pd.DataFrame,
+    "nullable frame": lambda x: pd.DataFrame(x).astype("Float64"),
+    "read-only": lambda x: np.broadcast_to(x[None], (1, *x.shape))[0],
+    "reversed twice": lambda x: x[::-1].copy()[::-1],
+    "other byte order": lambda x: x.astype(">f8"),
+    "with gradient": lambda x: torch.from_numpy(x).requires_grad_(),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", LIKE)
+@pytest.mark.parametrize(
+    "name", sorted(n for n, (_, _, kinds) in DOORS.items() if "x" in kinds or "rotation" in kinds)
+)
+def test_array_likes_give_the_numbers_of_arrays(name, form):
+    call, good, kinds = DOORS[name]
+    changed = {k: LIKE[form](v) if "matrix" in str(kinds[k]) else v for k, v in good().items()}
+
+    def numbers(result):
+        parts = (
+            vars(result).values()
+            if hasattr(result, "__dict__") and not isinstance(result, torch.Tensor)
+            else result
+        )
+        return parts if isinstance(parts, torch.Tensor | np.ndarray | float) else list(parts)
+
+    got, expected = numbers(call(**changed)), numbers(call(**good()))
+    for one, other in zip(np.atleast_1d(got) if isinstance(got, float) else got,
+                          np.atleast_1d(expected) if isinstance(expected, float) else expected, strict=True):  # fmt: skip
+        np.testing.assert_array_equal(one, other)
+
+
+def test_numpy_scalars_are_settings_like_any_other():
+    wide = np.int64(3)
+    for k in (wide, np.array([3]), [wide], np.uint8(3)):
+        got = hrsa.knn_overlap(MATRIX, Y, k=k, block=np.int32(8), groups=pd.Series(range(20)))
+        np.testing.assert_array_equal(got.overlap_rows, hrsa.knn_overlap(MATRIX, Y, k=3).overlap_rows)
+    np.testing.assert_array_equal(hrsa.nearest(MATRIX, wide), hrsa.nearest(MATRIX, 3))
+    probe = lambda yes, one, c: hrsa.cross_model_probe(  # noqa: E731
+        MATRIX, Y, np.arange(20) % 2, folds=one, strengths=c, normalise=yes, controls=yes, seed=one
+    )
+    got = probe(np.bool_(True), np.int64(2), [np.float64(0.1)]).predictions
+    for name, predicted in probe(True, 2, [0.1]).predictions.items():
+        np.testing.assert_array_equal(got[name], predicted)
+    settings = SimpleNamespace(
+        k=np.array([3, 5]), cka_tokens=np.int64(20), seed=np.int64(0), resamples=np.int64(9)
+    )
+    again = SimpleNamespace(k=[3, 5], cka_tokens=20, seed=0, resamples=9)
+    pd.testing.assert_frame_equal(
+        hrsa.compare_activations(states(), states(1), settings, layers=[np.int64(0), np.int64(-1)]).table,
+        hrsa.compare_activations(states(), states(1), again, layers=[0, 1]).table,
+    )
+
+
+def test_a_statistic_may_give_one_number_and_works_at_1e30():
+    def alike(order):
+        return hrsa.linear_cka((MATRIX * 1e30).astype(np.float32), (Y[order] * 1e30).astype(np.float32))
+
+    assert hrsa.permutation_test(alike, np.int64(20), permutations=19)["p"] == [1 / 20]
