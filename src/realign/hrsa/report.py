@@ -226,10 +226,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of one number between two reports: value, its 95% interval, and p (two-sided).
-
-    Both by t at the effective number of texts (:func:`realign.hrsa.intervals.effective_freedom`).
-    """
+    """Difference of one number between two reports: value, its 95% interval, and p (two-sided; t, as the interval)."""
 
     value: float
     low: float
