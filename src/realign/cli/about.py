@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -57,19 +58,49 @@ def families() -> None:
 
 
 @command
-def suites() -> None:
-    """List the evaluation suites with their tasks, sizes and sources.
+def suites(
+    name: Annotated[
+        str, typer.Argument(help="a suite of our own, whose texts and tokens are to be counted")
+    ] = "",
+) -> None:
+    """List the evaluation suites: tasks, types, sizes, languages, licences and sources.
 
-    Example: realign suites
+    With a name, of this suite alone, with the texts and tokens that a model reads; its data are built for
+    that, and public archives fetched where they are not here yet.
+
+    Example: realign suites smoke-code
     """
     from realign.evaluation import suites as known
 
-    for name in known.names():
-        print(f"{name}: {known.about(name)}")
-        for spec, n in known.specs(name):
-            print(f"  {spec.name:<30}{spec.type:<26}size {n:<5}{spec.source}")
-        if not known.specs(name):
-            print(f"  {', '.join(known.task_names(name))}")
+    for suite in [name] if name else known.names():
+        print(f"{suite}: {known.about(suite)}")
+        for spec, n in known.specs(suite):
+            languages = f"{len(spec.codes)} languages" if len(spec.codes) > 1 else spec.codes[0]
+            print(
+                f"  {spec.name:<30}{spec.type:<26}size {n:<5}{languages:<14}{spec.license:<14}{spec.source}"
+            )
+        if not known.specs(suite):
+            print(f"  {', '.join(known.task_names(suite))}")
+    if name and known.specs(name):
+        count, unit = _counter()
+        total = 0
+        for task, texts in known.task_texts(name).items():
+            total += (tokens := count(texts))
+            print(f"  {task:<30}{len(texts):>6} texts {tokens:>8} {unit}")
+        print(f"  {len(set(known.texts(name)))} different texts, {total} {unit} in all")
+
+
+def _counter() -> tuple[Callable[[Sequence[str]], int], str]:
+    """Return what counts tokens as the laptop profile's model does, or words where its tokenizer is not here."""
+    from realign.models import loading
+    from realign.study import open_study
+
+    study = open_study("laptop")
+    base = study.models.base
+    if any(study.graph.store.find(node.request) is None for node in base.needs):
+        return lambda texts: sum(len(text.split()) for text in texts), "words"
+    tokenizer = loading.load_tokenizer(study.models.backbone(base), local=study.models.local(base))
+    return lambda texts: sum(map(len, tokenizer(list(texts), verbose=False)["input_ids"])), "tokens"
 
 
 @command

@@ -105,6 +105,12 @@ class TaskSpec:
         """The measure that counts, that of the task's type."""
         return MAIN_SCORES[self.type]
 
+    @property
+    def codes(self) -> list[str]:
+        """Languages and scripts by mteb's codes, sorted."""
+        subsets = self.languages.values() if isinstance(self.languages, Mapping) else [self.languages]
+        return sorted({code for codes in subsets for code in codes})
+
     def size(self, name: Size) -> int:
         """Return the size of this task in a suite of a size."""
         return {"study": self.study_n, "laptop": self.n, "smoke": self.smoke_n}[name]

@@ -16,6 +16,9 @@ from realign.errors import UsageError, unknown
 from realign.evaluation import bright, cldr, code, instructions, messages
 from realign.evaluation import specs as specs_module
 from realign.evaluation.specs import SIZES, Size, TaskSpec
+from realign.evaluation.tasks import bright as open_bright
+from realign.evaluation.tasks import code as open_code
+from realign.evaluation.tasks import multilingual
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -51,6 +54,9 @@ SUITES = (
     Suite("multilingual", (*cldr.SPECS, *messages.SPECS), stands_for="MTEB(Multilingual, v2)"),
     Suite("code", code.SPECS, stands_for="MTEB(Code, v1)"),
     Suite("bright", bright.SPECS, stands_for="BRIGHT(v1.1)", files=bright.files),
+    Suite("open-multilingual", multilingual.SPECS, stands_for="MTEB(Multilingual, v2)"),
+    Suite("open-code", open_code.SPECS, stands_for="MTEB(Code, v1)"),
+    Suite("open-bright", open_bright.SPECS, stands_for="BRIGHT(v1.1)"),
 )
 SMOKE = Suite(
     "smoke", tuple(s for s in cldr.SPECS if s.name in ("CLDRKindClassification", "CLDRCurrencyRetrieval"))
@@ -113,9 +119,14 @@ def describe(name: str) -> list[dict[str, str]]:
     return rows
 
 
+def task_texts(name: str) -> dict[str, list[str]]:
+    """Different texts by task of a suite of our own (builds the data); empty for suites of mteb."""
+    return {spec.name: list(dict.fromkeys(specs_module.texts(spec.data(n)))) for spec, n in specs(name)}
+
+
 def texts(name: str) -> list[str]:
     """Every text of a suite of our own (builds the data); empty for suites of mteb."""
-    return [text for spec, n in specs(name) for text in specs_module.texts(spec.data(n))]
+    return [text for mine in task_texts(name).values() for text in mine]
 
 
 def sources(name: str, task: str | None = None) -> dict[str, str]:

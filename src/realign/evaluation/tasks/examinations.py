@@ -67,7 +67,7 @@ def examinations(n: int, read: Reader = archives.read) -> Corpus:
 def parables(n: int, read: Reader = archives.read) -> Corpus:
     """From a parable to its moral, among all morals; half in English, half in Chinese."""
     rows, others = [], []
-    for language, characters in (("en", 480), ("zh", 200)):
+    for language, characters in (("en", 320), ("zh", 120)):
         known = []
         for asked, ideal in samples(f"parable-to-moral-match/parable-to-moral-match-{language}.jsonl", read):
             story, _, rest = asked.partition("\nWhich moral")

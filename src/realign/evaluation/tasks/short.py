@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from realign.evaluation.specs import Columns
+from realign.evaluation.specs import Columns, clip
 from realign.evaluation.tasks.bigbench import Reader, examples, right
 from realign.texts import archives
 from realign.texts.archives import GENSIM
@@ -26,12 +26,14 @@ INTENTS = (
     "add_to_playlist", "book_restaurant", "get_weather", "play_music", "rate_book", "search_creative_work",
     "search_screening_event",
 )  # fmt: skip
+CHARACTERS = 150
 
 
 def _labelled(task: str, labels: tuple[str, ...], train: int, test: int, read: Reader) -> Columns:
     """Draw texts of each label for training and testing, no two of them near copies."""
     rows = [
-        (example["input"].removeprefix("Utterance: "), right(example)[0]) for example in examples(task, read)
+        (clip(example["input"].removeprefix("Utterance: "), CHARACTERS), right(example)[0])
+        for example in examples(task, read)
     ]
     columns: dict[str, dict[str, list]] = {s: {"text": [], "label": []} for s in ("train", "test")}
     for label, name in enumerate(labels):

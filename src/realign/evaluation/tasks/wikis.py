@@ -43,7 +43,7 @@ def how_to(n: int, read: Reader = archives.read) -> Corpus:
         if language == "en":
             english.append(summary)
         else:
-            opening = clip(" ".join(article["input"].split()), 80 if language in DENSE else 160)
+            opening = clip(" ".join(article["input"].split()), 60 if language in DENSE else 120)
             rows.append(Row(opening, (summary,)))
     return pool(rows, english, n=n)
 
