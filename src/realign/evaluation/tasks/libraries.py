@@ -73,9 +73,12 @@ def chosen(n: int) -> tuple[Function, ...]:
             by_name.setdefault(f.name, f)
     training = corpus.functions("train")
     candidates = list(islice(by_name.values(), n + n // 4))  # about a tenth are near copies
-    for text in (masked, documentation):
-        candidates = copies.distinct(candidates, text)
-        candidates = copies.apart(candidates, text, map(text, training))
+    read = {  # what training reads in each form
+        masked: map(masked, training),
+        documentation: (text for f in training for text in (documentation(f), f.summary, f.description)),
+    }
+    for text, known in read.items():
+        candidates = copies.apart(copies.distinct(candidates, text), text, known)
     return tuple(candidates[:n])
 
 
