@@ -181,3 +181,12 @@ def test_overlap_is_refused_with_the_count_and_the_first_example() -> None:
     leakage.check(["a", "b"], ["c"])
     with pytest.raises(RealignError, match=r"2 evaluation text\(s\).*'B  x'"):
         leakage.check(["a", "b X", "c"], ["B  x", "C", "d"])
+
+
+def test_a_training_text_with_a_word_changed_is_a_near_copy_and_another_text_is_not() -> None:
+    text = "find the number of ways in which twelve people can sit around one round table in the hall of this house"
+    changed = text.replace("house", "barn")
+    assert leakage.near([text], [changed, changed, text.upper(), "find the number of primes below twelve"]) == [
+        changed, text.upper()
+    ]  # fmt: skip
+    assert leakage.near([text], [text.replace("twelve", "nine").replace("round table", "bench")]) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -65,8 +65,9 @@ def suites(
 ) -> None:
     """List the evaluation suites: tasks, types, sizes, languages, licences and sources.
 
-    With a name, of this suite alone, with the texts and tokens that a model reads; its data are built for
-    that, and public archives fetched where they are not here yet.
+    With a name, of this suite alone, with the texts and tokens that a model reads and how many of the texts occur
+    in training, equal or as near copies; its data are built for that, and public archives fetched where they are
+    not here yet.
 
     Example: realign suites smoke-code
     """
@@ -82,12 +83,26 @@ def suites(
         if not known.specs(suite):
             print(f"  {', '.join(known.task_names(suite))}")
     if name and known.specs(name):
-        count, unit = _counter()
-        total = 0
-        for task, texts in known.task_texts(name).items():
-            total += (tokens := count(texts))
-            print(f"  {task:<30}{len(texts):>6} texts {tokens:>8} {unit}")
-        print(f"  {len(set(known.texts(name)))} different texts, {total} {unit} in all")
+        _count(known.task_texts(name))
+
+
+def _count(by_task: Mapping[str, list[str]]) -> None:
+    """Print texts and tokens of each task, and how many texts are training texts or near copies of one."""
+    from realign import texts
+
+    count, unit = _counter()
+    sets = [texts.pairs.load(name) for name in texts.OFFLINE]
+    training = [text for one in sets for text in one.texts()]
+    total = 0
+    for task, mine in by_task.items():
+        total += (tokens := count(mine))
+        equal, near = (len(f(training, mine)) for f in (texts.leakage.shared, texts.leakage.near))
+        print(
+            f"  {task:<30}{len(mine):>6} texts {tokens:>8} {unit}; in training: {equal} equal, {near} near copies"
+        )
+    print(
+        f"  {len({text for mine in by_task.values() for text in mine})} different texts, {total} {unit} in all"
+    )
 
 
 def _counter() -> tuple[Callable[[Sequence[str]], int], str]:

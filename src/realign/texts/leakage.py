@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from realign.errors import RealignError
+from realign.texts.copies import apart
 from realign.texts.splits import normalise
+
+NEAR = 0.8
+"""Share of their runs of words from which on a text counts as a near copy of a training text."""
 
 
 def shared(train_texts: Iterable[str], eval_texts: Iterable[str]) -> list[str]:
@@ -15,6 +19,13 @@ def shared(train_texts: Iterable[str], eval_texts: Iterable[str]) -> list[str]:
     """
     known = {normalise(text) for text in train_texts}
     return list({key: text for text in eval_texts if (key := normalise(text)) in known}.values())
+
+
+def near(train_texts: Iterable[str], eval_texts: Iterable[str]) -> list[str]:
+    """Return the distinct evaluation texts that are equal to a training text but for a few words."""
+    once = list(dict.fromkeys(eval_texts))
+    kept = set(apart(once, str, train_texts, NEAR))
+    return [text for text in once if text not in kept]
 
 
 def check(train_texts: Iterable[str], eval_texts: Iterable[str]) -> None:
