@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from realign import texts
 from realign.errors import RealignError
 from realign.evaluation import instructions, specs
 from realign.evaluation.specs import Corpus
 from realign.evaluation.tasks import bright, commonsense, lint, mathematics, ruff, twins
 from realign.evaluation.tasks.bigbench import Reader
+from realign.texts import copies
 from realign.texts.archives import BIGBENCH_TASKS, Archive
 
 
@@ -95,12 +97,12 @@ def test_a_physics_problem_that_is_listed_twice_has_both_formulas(champ):
 def test_programs_are_compared_without_numbers_and_a_story_with_other_numbers_counts_once():
     story = "tom has 3 apples and buys 4 more , then he shares them with 2 friends"
     problems = {
-        story: "divide(add(3, 4), 2)",
-        story.replace("3", "5"): "divide(add(5, 4), 2)",
-        "what is the mean of 7.5 and 9 when both weigh the same ?": "divide(add(7.5, 9), 2)",
+        story: "add(divide(add(3, 4), 2), multiply(1, 1))",
+        story.replace("3", "5"): "add(divide(add(5, 4), 2), multiply(1, 1))",
+        "what is the mean of 7.5 and 9 when both weigh the same ?": "add(divide(add(7.5, 9), 2), multiply(1, 1))",
         "how long is the sum of 1 and 2 ?": "add(1, 2)",
         "what comes of 8 and 9 taken together ?": "add(8, 9)",
-        "a unique calculation of 4 and 4": "divide(subtract(4, 4), 4)",
+        "a unique calculation of 4 and 4": "add(divide(subtract(4, 4), 4), multiply(1, 1))",
     }
     read = archive(
         elementary_math_qa__question_only=[choice(text, "1") for text in problems],
@@ -201,18 +203,26 @@ def test_a_ruff_that_does_not_answer_is_one_sentence(monkeypatch):
 def test_a_problem_has_solved_problems_of_the_twin_kind_and_none_of_its_own():
     data = twins.solved_twins(200)
     kind_of = {}
-    for pair in twins.TWINS:
+    for pair in twins.PAIRS:
         for kind in pair:
-            kind_of |= {question: kind for question, _ in twins.problems(kind, twins.ASKED + twins.SOLVED)}
-    twin_of = dict(twins.TWINS) | {two: one for one, two in twins.TWINS}
+            kind_of |= {question: kind for question, _ in twins.unseen(kind, twins.ASKED + twins.SOLVED)}
+    twin_of = dict(twins.PAIRS) | {two: one for one, two in twins.PAIRS}
     for (query, relevant), excluded in zip(
         answers(data).items(), answers(data, "excluded").values(), strict=True
     ):
-        assert {kind_of[text.rpartition("\nAnswer: ")[0]] for text in relevant} == {twin_of[kind_of[query]]}
-        assert {kind_of[text.rpartition("\nAnswer: ")[0]] for text in excluded} >= {kind_of[query]}
-    assert len({kind_of[query] for query in data.queries.values()}) == 2 * len(twins.TWINS)
+        assert {kind_of[text.partition("\nAnswer: ")[0]] for text in relevant} == {twin_of[kind_of[query]]}
+        assert {kind_of[text.partition("\nAnswer: ")[0]] for text in excluded} >= {kind_of[query]}
+    assert len({kind_of[query] for query in data.queries.values()}) == 2 * len(twins.PAIRS)
     assert len(data.queries) == 200
     assert len(data.documents) > 350
+
+
+def test_no_solved_problem_is_a_near_copy_of_a_training_text():
+    training = texts.pairs.load("problems")
+    known = [*training.queries, *training.positives]
+    data = specs.texts(twins.solved_twins(200))
+    assert copies.apart(data, str, known) == data
+    assert copies.apart([training.queries[0]], str, known) == []
 
 
 @pytest.mark.parametrize("spec", bright.SPECS, ids=lambda spec: spec.name)

@@ -22,7 +22,7 @@ from realign.texts.copies import distinct
 
 CHAMP_DATA = "champ_dataset/dataset_files/v0.json"
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-STEPS, STORIES = 2, range(2, 13)
+STEPS, STORIES = 4, range(2, 13)
 """Operations that a program has at least, and how many different problems share one that is asked."""
 Concept = Mapping[str, Any]  # of CHAMP: identifier, name, _text, parent
 Problem = Mapping[str, Any]  # of CHAMP: _text, ch_list (identifiers of concepts C_... and hints H_...), ...

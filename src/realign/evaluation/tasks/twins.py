@@ -7,6 +7,7 @@ from functools import lru_cache
 from realign.evaluation.specs import Corpus, clip
 from realign.evaluation.tasks.pools import Row, pool
 from realign.texts import worked
+from realign.texts.copies import apart
 from realign.texts.splits import draw
 
 SEED = 20260
@@ -35,12 +36,22 @@ TWINS = (
     ("aiw", "family_relationships"),
     ("lcm", "prime_factorization"),
 )
+LEARNED = {"gcd", "lcm", "count_bits", "coin_flip"}
+"""Kinds of one sentence each, which training texts have with other numbers."""
+PAIRS = (
+    *(pair for pair in TWINS if not LEARNED & set(pair)),
+    ("calendar_arithmetic", "time_intervals"),
+    ("cryptarithm", "isomorphic_strings"),
+    ("largest_island", "rectangle_count"),
+    ("list_functions", "number_sequence"),
+    ("color_cube_rotation", "rubiks_cube"),
+    ("rush_hour", "sokoban"),
+)
 OTHERS = (
-    "binary_matrix", "caesar_cipher", "calendar_arithmetic", "complex_arithmetic", "count_primes", "course_schedule",
-    "decimal_arithmetic", "graph_color", "group_anagrams", "gsm_symbolic", "isomorphic_strings", "jugs",
-    "largest_island", "leg_counting", "letter_counting", "letter_jumble", "n_queens", "needle_haystack",
-    "number_filtering", "number_sequence", "palindrome_generation", "power_function", "products", "ransom_note",
-    "rectangle_count", "sentence_reordering", "time_intervals", "tower_of_hanoi", "word_ladder", "zebra_puzzles",
+    "binary_matrix", "caesar_cipher", "complex_arithmetic", "count_primes", "course_schedule", "decimal_arithmetic",
+    "dice", "graph_color", "group_anagrams", "gsm_symbolic", "jugs", "leg_counting", "letter_counting",
+    "letter_jumble", "n_queens", "needle_haystack", "number_filtering", "palindrome_generation", "power_function",
+    "products", "ransom_note", "sentence_reordering", "tower_of_hanoi", "word_ladder", "zebra_puzzles",
 )  # fmt: skip
 
 
@@ -73,18 +84,30 @@ def shorten(question: str, characters: int = CHARACTERS) -> str:
     return f"{start[: start.rfind(' ')]} ... {end[end.find(' ') + 1 :]}"
 
 
+def unseen(task: str, n: int) -> tuple[tuple[str, str], ...]:
+    """At most ``n`` problems as :func:`problems` gives them, none of them a near copy of a training text."""
+    if task not in worked.WORKED:
+        return problems(task, n)
+    training = [problem.text for problem in worked.problems("train", (task,))]
+    return tuple(apart(problems(task, worked.POOL_PER_TASK), lambda pair: pair[0], training)[:n])
+
+
 def _solved(pairs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    return tuple(f"{question}\nAnswer: {clip(answer, ANSWER)}" for question, answer in pairs)
+    """Problems with their answers; reasoning_gym checks some answers and states none."""
+    return tuple(
+        question if answer == "None" else f"{question}\nAnswer: {clip(answer, ANSWER)}"
+        for question, answer in pairs
+    )
 
 
 def solved_twins(n: int) -> Corpus:
     """From a problem to solved problems of its twin kind; those of its own kind are excluded."""
     rows = []
-    for one, two in TWINS:
-        drawn = {task: problems(task, ASKED + SOLVED) for task in (one, two)}
+    for one, two in PAIRS:
+        drawn = {task: unseen(task, ASKED + SOLVED) for task in (one, two)}
         solved = {task: _solved(pairs[ASKED:] or pairs) for task, pairs in drawn.items()}
         for asked, twin in ((one, two), (two, one)):
             rows += [Row(question, solved[twin], solved[asked]) for question, _ in drawn[asked][:ASKED]]
     return pool(
-        rows, [text for task in OTHERS for text in _solved(problems(task, FURTHER))], n=n, documents=3 * n
+        rows, [text for task in OTHERS for text in _solved(unseen(task, FURTHER))], n=n, documents=3 * n
     )
