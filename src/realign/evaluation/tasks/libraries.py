@@ -27,26 +27,11 @@ DOCUMENTS = 3
 FURTHER_PACKAGES = ("mpmath", "narwhals", "pyarrow")
 """Libraries that training never reads, for more pairs of libraries."""
 PACKAGES = (*FUNCTION_PACKAGES, *FURTHER_PACKAGES)
+WORD = re.compile(r"[^\W_]+")
 STOP = frozenset(
-    [
-        "the",
-        "of",
-        "an",
-        "to",
-        "in",
-        "for",
-        "and",
-        "or",
-        "with",
-        "by",
-        "is",
-        "are",
-        "this",
-        "that",
-        "if",
-        "on",
-        "from",
-    ]
+    WORD.findall(
+        "a an and are as be by for from given if in is it its of on or return returns that the this to using with"
+    )
 )
 
 
@@ -126,7 +111,7 @@ def agree(one: Function, two: Function) -> bool:
 
 def _overlap(one: str, two: str, stop: frozenset[str] = frozenset()) -> float:
     """Return the Jaccard index of the words of two texts."""
-    a, b = (set(re.findall(r"[^\W_]+", text.lower())) - stop for text in (one, two))
+    a, b = (set(WORD.findall(text.lower())) - stop for text in (one, two))
     return len(a & b) / max(len(a | b), 1)
 
 
