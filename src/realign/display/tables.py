@@ -186,9 +186,11 @@ def modes(each: Mapping[str, similarity.Reports]) -> Table:
     return show(table.rename_axis("first pair − second pair").reset_index())
 
 
-def probes(reports: similarity.Reports, estimator: str = "reference") -> Table:
+def probes(reports: similarity.Reports, estimator: str = "reference") -> Table | Text:
     """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
     rows = similarity.probes(reports, estimator)
+    if rows.empty:
+        return Text(similarity.NO_PROBE)
     shown = {"pair": [pair_name(pair) for pair in zip(rows["a"], rows["b"], strict=True)]}
     shown["probe"] = rows["source"] + " → " + rows["target"]
     shown["scaler"] = rows["scaler"]

@@ -100,7 +100,7 @@ def _transfer(kind: str, role: str) -> Measure:
 
     def measure(study: Study) -> list[Estimate]:
         report = study.compare.reports(kind).get(("base", role))
-        if report is None:
+        if report is None or "probe_controls" not in report.details:
             return []
         rows = report.detail("probe_controls").query("control == 'transfer_ratio' and direction == 'a->b'")
         return [] if rows.empty else [_estimate(rows[["value", "low", "high"]].mean())]

@@ -22,6 +22,7 @@ Reports = Mapping[Pair, Report]
 Ceilings = Mapping[str, Mapping[str, Report]]
 """Noise ceilings by what they belong to (backbones, embedding models, an attention mode), then by name."""
 MAP_LAYERS = 6  # as many as the map of models uses
+NO_PROBE = "no linear probe: it needs two classes of ten texts in a text set; ask for more n_texts, or other texts"
 
 
 def by_layer_ids(ids: Iterable[str]) -> list[str]:
@@ -101,14 +102,18 @@ def probes(reports: Reports, estimator: str = "reference") -> pd.DataFrame:
 
     Returns:
         Frame with a, b (the pair), source, target, and the columns of the report's probes (0-1): text_set,
-        direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1 with their intervals.
+        direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1 with their intervals;
+        empty where no report has probes (:data:`NO_PROBE` says why).
     """
     frames = []
+    name = "probe" if estimator == "reference" else "probe_paper"
     for (a, b), report in reports.items():
-        frame = report.detail("probe" if estimator == "reference" else "probe_paper")
+        if name not in report.details:
+            continue
+        frame = report.detail(name)
         ends = frame["direction"].str.split("->", expand=True).replace({"a": a, "b": b})
         frames.append(frame.assign(a=a, b=b, source=ends[0], target=ends[1]))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def map_distance(report: Report) -> dict[str, float]:

@@ -15,6 +15,7 @@ from realign.hrsa.forward import extract
 from realign.hrsa.function import ProbeResult, cross_model_probe
 from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
 from realign.hrsa.grids import cka_grid
+from realign.hrsa.intervals import calibrated, effective_freedom, influence_interval
 from realign.hrsa.knn import KNNOverlap, knn_overlap
 from realign.hrsa.maps import ModelsMap, models_map
 from realign.hrsa.metrics import METRICS, Metric
@@ -46,6 +47,7 @@ __all__ = [
     "Report",
     "Rows",
     "by_layer",
+    "calibrated",
     "cka_grid",
     "cka_with_influence",
     "collect",
@@ -56,8 +58,10 @@ __all__ = [
     "diagonal_energy",
     "difference",
     "dimension_correlation",
+    "effective_freedom",
     "energy",
     "extract",
+    "influence_interval",
     "inverse_row_entropy",
     "knn_overlap",
     "linear_cka",

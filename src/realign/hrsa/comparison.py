@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from realign.hrsa.activations import Activations, collect
 from realign.hrsa.forward import Progress
 from realign.hrsa.geometry import SINK_RATIO
-from realign.hrsa.metrics import METRICS
+from realign.hrsa.metrics import ESTIMATORS, METRICS
 from realign.hrsa.pair import Detail, Options, Pair, Probe
 from realign.hrsa.report import Report
 from realign.hrsa.rows import Rows
@@ -30,13 +30,13 @@ Mode = Literal["bidirectional", "causal"]
 
 NOTES = {
     "paper": "as the paper's public code: biased CKA, Procrustes fitted and scored on the same tokens "
-    "(centred fit, uncentred cosine), self excluded from neighbours, one 0.8/0.1/0.1 probe split; on a "
+    "(centred fit, uncentred scores), self excluded from neighbours, one 0.8/0.1/0.1 probe split; on a "
     "seeded token sample instead of all tokens",
     "reference": "debiased CKA, Procrustes held out by text (both halves in turn), neighbours of the same text "
     "excluded and chance-corrected, cross-validated probes with regularisation chosen on the source",
-    "interval": "95%, texts resampled through their influences (F1: themselves); models are held fixed, and so "
-    "are fitted maps, except where the number is the shape of the map; grids of layers by a jackknife over 20 "
-    "parts of the texts",
+    "interval": "95% over texts, from their influences, on a scale that keeps to the range of the metric, by t at the "
+    "effective number of texts (F1: by resampled texts); models are held fixed, and so are fitted maps, except where "
+    "the number moves with the map in first order; grids of layers by a jackknife over 20 parts of the texts",
     "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of either model",
     "null": "texts of one model paired with other texts of the other; for Procrustes at every fifth layer "
     "(one draw) and the last (mean of ten)",
@@ -80,7 +80,10 @@ def compare_activations(
     count = a.states.shape[0]
     spread = range(count) if detail == "full" else np.linspace(0, count - 1, 6).round().tolist()
     picked = sorted({int(layer) % count for layer in (spread if layers is None else layers)})
-    pair = Pair(a, b, Options.read(settings), torch.device(device), picked, detail, labels, probes or {})
+    scales = {(each.name, e): each.scale_of(e) for each in METRICS.values() for e in ESTIMATORS}
+    pair = Pair(
+        a, b, Options.read(settings), torch.device(device), picked, detail, labels, probes or {}, scales
+    )
     rows, seconds = Rows(), {}
     with torch.inference_mode():
         for compute in dict.fromkeys(each.compute for each in METRICS.values() if each.name in wanted):

@@ -18,6 +18,7 @@ from realign.hrsa import arrays
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.arrays import Array, as_matrix, as_pair, center, numpy, row_squares
 from realign.hrsa.grids import Estimator, cka_grid, cka_grids, hsic, varying
+from realign.hrsa.intervals import interval
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
@@ -147,14 +148,13 @@ def cka(pair: Pair) -> Rows:
             sunk |= numpy(sinks(x))
     rows.meta["sinks"] = int(sunk.sum())
     for (estimator, variant), (values, influences) in _diagonals(pair, np.flatnonzero(~sunk)).items():
-        low, high = pair.interval(values, influences)
+        ends = pair.interval("cka", estimator, values, influences)
         kept = influences if estimator == "reference" and variant != "standardised" else None
-        ends = low, np.minimum(high, np.maximum(1.0, values))  # CKA is at most 1
         rows.add("cka", estimator, pair.every, values, ends, variant=variant, influence=kept)
     if pair.detail == "full":
         grids = cka_grids(*pair.stacks(), parts=pair.parts)
         for estimator, form in FORMS.items():
-            rows.add_grid("cka", estimator, *grids[form])
+            rows.add_grid("cka", estimator, *grids[form], pair.scale("cka", estimator))
         rows.details["cka_null"] = _cka_null(pair)
         rows.details["energy"] = _energy(pair)
     return rows
@@ -199,7 +199,7 @@ def _energy(pair: Pair) -> pd.DataFrame:
             record: dict[str, object] = {"layer": layer, "model": model}
             shares = {"top_dimension_share": measured.top_dimension, "top_rows_share": measured.top_rows}
             for (name, value), per_row in zip(shares.items(), measured.influence, strict=True):
-                low, high = pair.interval(value, pair.by_text(per_row))
+                low, high = interval(value, pair.by_text(per_row), "share")
                 record |= {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
             records.append(record)
     return pd.DataFrame(records)

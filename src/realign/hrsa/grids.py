@@ -11,7 +11,7 @@ zero-diagonal Grams; on centred data their row sums are -k, which gives the line
 ||Xc'Yc||^2, so the Gram form, the feature form and both estimators agree to rounding.
 
 Each of these numbers is a sum over rows. Summed over parts of the texts instead of over all rows, it gives the
-influence of each part, and with it an interval of every cell (uncertainty.part_interval), without
+influence of each part, and with it an interval of every cell (a delete-a-group jackknife), without
 another matrix product.
 """
 

@@ -60,6 +60,12 @@ class KNNOverlap:
             return (self.overlap_rows - self.chance_rows) / (1 - self.chance_rows)
 
     @property
+    def least(self) -> np.ndarray:
+        """The corrected overlap for each k where no neighbour is shared: the lowest that there is."""
+        with np.errstate(invalid="ignore"):
+            return (-self.chance_rows / (1 - self.chance_rows)).mean(axis=1)
+
+    @property
     def corrected(self) -> np.ndarray:
         """Mean chance-corrected overlap for each k."""
         return self.corrected_rows.mean(axis=1)
@@ -143,9 +149,11 @@ def knn(pair: Pair) -> Rows:
     def measured(layer: int, estimator: str, variant: str, overlap: KNNOverlap, texts: np.ndarray) -> None:
         """Record one layer; the interval is over the texts (n,) of its rows."""
         per_row = overlap.jaccard_rows if estimator == "paper" else overlap.corrected_rows
-        weights = _weights(pair, texts)
-        influence = unc.mean_influence(per_row, texts, weights.shape[1])
-        value, (low, high) = per_row.mean(1), unc.interval(per_row.mean(1), influence, weights)
+        influence = unc.mean_influence(per_row, texts, int(texts.max()) + 1)
+        value = per_row.mean(1)
+        low, high = pair.interval("knn", estimator, value, influence)
+        if estimator == "reference":
+            low = np.fmax(low, overlap.least)
         for i, k in enumerate(overlap.k):
             names = ("knn", estimator, variant, k, layer)
             # By chance the corrected overlap is 0; the Jaccard index has no simple chance level.
@@ -174,10 +182,6 @@ def knn(pair: Pair) -> Rows:
     return rows
 
 
-def _weights(pair: Pair, texts: NDArray[np.int64]) -> NDArray[np.float64]:
-    return unc.resample_weights(int(texts.max()) + 1, pair.options.resamples, pair.options.seed)
-
-
 def _sizes(pair: Pair, groups: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the values of k for which every token has enough candidates."""
     candidates = len(groups) - int(np.bincount(groups).max())
@@ -196,13 +200,14 @@ def _by_label(
     given = np.asarray(pair.labels)
     if given.shape != pair.a.text_keys.shape:
         raise ValueError(f"labels has shape {given.shape}; one for each of the {len(pair.a.text_keys)} texts")
-    weights, of_row = _weights(pair, groups), given[pair.a.text_ids[tokens]]
+    of_row = given[pair.a.text_ids[tokens]]
     frames = []
     for label in np.unique(of_row):
         chosen = of_row == label
         value = np.array([row[chosen].mean() for row in overlap.corrected_rows])
         spread = np.where(chosen, overlap.corrected_rows - value[:, None], 0) / chosen.mean()
-        low, high = unc.interval(value, unc.mean_influence(spread, groups, weights.shape[1]), weights)
+        influence = unc.mean_influence(spread, groups, int(groups.max()) + 1)
+        low, high = pair.interval("knn", "reference", value, influence)
         numbers = {"k": overlap.k, "corrected": value, "low": low, "high": high, "tokens": chosen.sum()}
         frames.append(pd.DataFrame({"layer": layer, "label": label, **numbers}))
     return pd.concat(frames, ignore_index=True)

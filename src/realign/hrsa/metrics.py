@@ -15,6 +15,7 @@ import pandas as pd
 
 from realign.hrsa.correlation import correlation
 from realign.hrsa.geometry import cka
+from realign.hrsa.intervals import Scale
 from realign.hrsa.knn import knn
 from realign.hrsa.pair import Pair
 from realign.hrsa.probes import probe
@@ -49,6 +50,8 @@ class Metric:
         invariances: changes of either model that leave its reference value as it is.
         variant: the variant that the reference reading shows, '' for the plain one.
         headline: how its level's headline number is made of its layers; '' where another metric gives that.
+        scale: the range of its values, and how intervals are made in it (see intervals).
+        paper_scale: that of the paper's estimator, where it is another.
         estimate: what exactly the reference value is, where the title does not say it.
         sees: what it sees, for the methods table and the demonstration; '' for companions of another metric.
         misses: what it does not see.
@@ -62,9 +65,15 @@ class Metric:
     invariances: frozenset[Invariance] = frozenset()
     variant: str = ""
     headline: Literal["mean", "last", ""] = ""
+    scale: Scale = "any"
+    paper_scale: Scale | None = None
     estimate: str = ""
     sees: str = ""
     misses: str = ""
+
+    def scale_of(self, estimator: str) -> Scale:
+        """Return the scale of an estimator's values."""
+        return self.paper_scale or self.scale if estimator == "paper" else self.scale
 
 
 AFFINE: frozenset[Invariance] = frozenset(("isotropic scaling", "translation"))
@@ -72,34 +81,37 @@ RIGID: frozenset[Invariance] = frozenset(("orthogonal", "axis permutation", "tra
 
 _ALL = (
     Metric("correlation", "representation", "dimension-wise correlation (r)", correlation, REFERENCE,
-           AFFINE | {"axis scaling"}, headline="last",
+           AFFINE | {"axis scaling"}, headline="last", scale="correlation",
            sees="any change of the coordinate axes", misses="whether the space itself is the same"),
-    Metric("r2", "representation", "Procrustes R²", procrustes, BOTH, RIGID,
+    Metric("r2", "representation", "Procrustes R²", procrustes, BOTH, RIGID, scale="at most one",
            estimate="Procrustes R², held out",
            sees="whether one space is a rotation of the other", misses="rotations, and permutations of axes"),
     Metric("unrotated_r2", "representation", "R² without rotation", procrustes, REFERENCE,
-           frozenset(("translation",))),
+           frozenset(("translation",)), scale="at most one"),
     Metric("rotated_correlation", "representation", "correlation after Procrustes (r)", procrustes,
-           REFERENCE, frozenset(("axis permutation", "translation"))),
-    Metric("cosine", "representation", "cosine after Procrustes", procrustes, BOTH, RIGID | AFFINE),
+           REFERENCE, frozenset(("axis permutation", "translation")), scale="correlation"),
+    Metric("cosine", "representation", "cosine after Procrustes", procrustes, BOTH, RIGID | AFFINE,
+           scale="correlation"),
     Metric("residual_variance", "representation", "residual variance after Procrustes", procrustes,
-           BOTH, RIGID),
+           BOTH, RIGID, scale="positive"),
     Metric("inverse_row_entropy", "representation", "inverse row entropy of O", procrustes, BOTH,
-           AFFINE | {"axis permutation"}, sees="how mixed the axes are",
+           AFFINE | {"axis permutation"}, scale="share", sees="how mixed the axes are",
            misses="permutations of axes, and changes that no rotation makes"),
-    Metric("diagonal_energy", "representation", "share of O on its diagonal", procrustes, BOTH, AFFINE),
+    Metric("diagonal_energy", "representation", "share of O on its diagonal", procrustes, BOTH, AFFINE,
+           scale="share"),
     Metric("permutation_energy", "representation", "share of O on its best permutation", procrustes,
-           PAPER, AFFINE | {"axis permutation"}),
+           PAPER, AFFINE | {"axis permutation"}, scale="share"),
     Metric("cka", "global geometry", "linear CKA", cka, BOTH, RIGID | AFFINE,
-           variant="no_sinks", headline="mean", estimate="debiased CKA",
+           variant="no_sinks", headline="mean", scale="correlation", paper_scale="similarity",
+           estimate="debiased CKA",
            sees="the large-scale arrangement of points",
            misses="rotations, shifts, scale, and small neighbourhoods"),
     Metric("knn", "local geometry", "k-NN overlap", knn, BOTH,
            frozenset(("orthogonal", "axis permutation", "isotropic scaling")),
-           headline="mean", estimate="corrected k-NN overlap",
+           headline="mean", scale="at most one", paper_scale="share", estimate="corrected k-NN overlap",
            sees="who is next to whom", misses="distances, and everything far away"),
     Metric("probe_accuracy", "function", "probe accuracy", probe, BOTH,
-           frozenset(("isotropic scaling",)),
+           frozenset(("isotropic scaling",)), scale="share",
            sees="whether the same linear readout still works", misses="directions that no label uses"),
     Metric("probe_transfer", "function", "probe transfer ratio", probe, REFERENCE,
            frozenset(("isotropic scaling",)), headline="mean"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import Array, as_groups
+from realign.hrsa.intervals import Scale, interval
 
 Detail = Literal["full", "summary"]
 
@@ -61,10 +62,10 @@ class Pair:
         detail: 'full', or 'summary' for cheap comparisons.
         labels: (n_texts,) label of each text, or None.
         probes: labelled text embeddings by name of the text set.
+        scales: the scale of each metric's intervals, by metric and estimator.
         rows: the stored rows (n,) that are compared (a seeded sample, sorted).
         groups: (n,) the text of each of these rows, 0 to ``texts`` - 1.
         parts: (n,) the part of the texts that each row belongs to, for intervals of grids.
-        weights: (resamples, texts) bootstrap weights.
         every: the layers that cheap metrics read.
     """
 
@@ -76,6 +77,7 @@ class Pair:
     detail: Detail
     labels: Sequence[object] | np.ndarray | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    scales: Mapping[tuple[str, str], Scale] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = self.a.states.shape[0]
@@ -85,7 +87,6 @@ class Pair:
         self.groups = self.texts_of(self.rows)
         self.texts = int(self.groups.max()) + 1
         self.parts = unc.text_parts(self.groups, self.options.seed)
-        self.weights = unc.resample_weights(self.texts, self.options.resamples, self.options.seed)
 
     def sample(self, tokens: int) -> NDArray[np.int64]:
         """Choose a seeded sample of the stored rows, sorted."""
@@ -115,6 +116,12 @@ class Pair:
         """Sum a number of each compared row by text: (n,) to (texts,)."""
         return np.bincount(self.groups, per_row, minlength=self.texts).astype(np.float64)
 
-    def interval(self, value: np.ndarray | float, influence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """95% interval of numbers (...) from the influence (..., texts) of each text."""
-        return unc.interval(value, influence, self.weights)
+    def scale(self, metric: str, estimator: str) -> Scale:
+        """Return the scale on which intervals of a metric are made, as the registry declares it."""
+        return self.scales[metric, estimator]
+
+    def interval(
+        self, metric: str, estimator: str, value: np.ndarray | float, influence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """95% interval, in the range of the metric, of numbers (...) from the influence (..., texts) of each text."""
+        return interval(value, influence, self.scale(metric, estimator))

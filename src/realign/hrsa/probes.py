@@ -9,6 +9,7 @@ import pandas as pd
 
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.function import FOLDS, STRENGTHS, ProbeResult, cross_model_probe, paper_probe
+from realign.hrsa.intervals import interval
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
@@ -34,11 +35,11 @@ def probe(pair: Pair) -> Rows:
             for scaler in ("source", "target"):
                 tested.append(_probe_row(result, scaler, text_set, across, scaler, weights))
             for name in ("procrustes", "shuffled"):
-                ends = _accuracy_interval(result, name, weights)
+                ends = _accuracy_interval(result, name)
                 controls.append((text_set, across, name, result.score(name), *ends))
             for name, control in (("source", "transfer_ratio"), ("procrustes", "transfer_ratio_procrustes")):
                 ratio = result.transfer_ratio(name)
-                low, high = unc.interval(ratio, result.transfer_influence(name), weights)
+                low, high = interval(ratio, result.transfer_influence(name), "any")
                 controls.append((text_set, across, control, ratio, float(low), float(high)))
             if full:
                 plain = paper_probe(source, target, data.labels, seed=seed)
@@ -76,16 +77,16 @@ def add_means(rows: Rows, layer: int) -> None:
     rows.add("probe_transfer", "reference", [layer], value, (low, high), null=0.0, ceiling=1.0)
 
 
-def _accuracy_interval(result: ProbeResult, name: str, weights: np.ndarray) -> tuple[float, float]:
+def _accuracy_interval(result: ProbeResult, name: str) -> tuple[float, float]:
     right = result.correct(name)
-    low, high = unc.interval(right.mean(), (right - right.mean()) / len(right), weights)
-    return max(0.0, float(low)), min(1.0, float(high))
+    low, high = interval(right.mean(), (right - right.mean()) / len(right), "share")
+    return float(low), float(high)
 
 
 def _probe_row(
     result: ProbeResult, name: str, text_set: str, direction: str, scaler: str, weights: np.ndarray
 ) -> dict[str, object]:
-    low, high = _accuracy_interval(result, name, weights)
+    low, high = _accuracy_interval(result, name)
     row: dict[str, object] = {
         "text_set": text_set,
         "direction": direction,
@@ -100,6 +101,7 @@ def _probe_row(
         row[column] = result.f1(name, average)
         ends = [np.nan, np.nan]
         if len(weights):
-            ends = np.quantile(result.f1_resampled(name, weights, average), [0.025, 0.975]).tolist()
+            low, high = np.quantile(result.f1_resampled(name, weights, average), [0.025, 0.975])
+            ends = [min(low, row[column]), max(high, row[column])]  # F1 of a resample is biased
         row[f"{column}_low"], row[f"{column}_high"] = ends
     return row

@@ -29,15 +29,16 @@ Scores: TypeAlias = dict[str, tuple[float, np.ndarray]]
 
 
 def procrustes(pair: Pair) -> Rows:
-    """All metrics of the Procrustes map, its last layer's rotation, and (full detail) `rotation_angles`."""
+    """All metrics of the Procrustes map, its last layer's rotation; details `rotation_rank`, (full) `rotation_angles`."""
     rows = Rows()
     half = unc.halves(pair.groups, pair.options.seed)
     folds = (np.flatnonzero(half), np.flatnonzero(~half))
     points: dict[tuple[str, str], list[tuple[int, float, np.ndarray, float]]] = defaultdict(list)
-    full, last = pair.detail == "full", pair.layers - 1
+    ranks, full, last = [], pair.detail == "full", pair.layers - 1
     for layer in pair.picked:
         x, y = pair.layer(layer)
-        whole = rot.orthogonal_procrustes(x, y, fast=True)
+        whole = rot.orthogonal_procrustes(x, y)
+        ranks.append(whole.rank)
         in_sample, held_out = _in_sample(pair, whole, x, y), _held_out(pair, x, y, folds)
         null: dict[str, float] = {}
         if full and (layer % 5 == 0 or layer == last):
@@ -51,10 +52,12 @@ def procrustes(pair: Pair) -> Rows:
             points[metric, "paper"].append((layer, value, influence, np.nan))
         for metric, (value, influence) in held_out.items():
             points[metric, "reference"].append((layer, value, influence, null.get(metric, np.nan)))
+    rank = {"layer": pair.picked, "rank": ranks, "width": x.shape[1]}
+    rows.details["rotation_rank"] = pd.DataFrame(rank)
     for (metric, estimator), mine in points.items():
         layers, values, influences, nulls = map(np.array, zip(*mine, strict=True))
         kept = influences if estimator == "reference" and metric in ("r2", *SHAPE) else None
-        ends = pair.interval(values, influences)
+        ends = pair.interval(metric, estimator, values, influences)
         rows.add(metric, estimator, layers.tolist(), values, ends, null=nulls, influence=kept)
     return rows
 
@@ -77,21 +80,23 @@ def _axes(rotation: np.ndarray) -> dict[str, float]:
 
 
 def _in_sample(pair: Pair, fitted: rot.Procrustes, x: Tensor, y: Tensor) -> Scores:
-    """Scores on the rows of the fit, as the public code has them."""
-    aligned = fitted.aligned(x)
-    score = rot.alignment_score(aligned, y - rot.like(fitted.target_mean, y))
-    # The public code fits on centred states but takes the cosine of uncentred ones.
-    turned = aligned + rot.like(fitted.source_mean @ fitted.rotation, x)
-    raw = numpy(torch.nn.functional.cosine_similarity(turned, y, dim=1).double())
-    r2 = 1 - score.residual_variance
-    error, total = score.squared_error, score.squared_total
-    # The map minimises this error, so refitting it without a text would change the error to second order only.
-    effect = pair.by_text(((1 - r2) * total - error) / total.sum())
+    """Scores on the rows of the fit as the public code has them: fitted on centred states, scored on uncentred ones.
+
+    ``residual_variance`` is ||X O - Y||^2 / ||Y||^2, ``r2`` 1 minus that, ``cosine`` the mean of cos(X O, Y).
+    """
+    turned = x.double() @ rot.like(fitted.rotation, x.double())
+    error, total = numpy(row_squares(turned - y)), numpy(row_squares(y.double()))
+    raw = numpy(torch.nn.functional.cosine_similarity(turned, y.double(), dim=1))
+    ratio = float(error.sum() / total.sum())
+    # The map minimises the centred part of the error; what is left, n ||m_x O - m_y||^2, moves with it.
+    slope = -2 * len(x) * np.outer(fitted.source_mean, fitted.target_mean) / total.sum()
+    effect = (error - ratio * total) / total.sum() + rot.turning_influence(fitted, x, y, slope)
+    by_text = pair.by_text(effect)
     shape = rot.shape_influence(fitted, x, y)
     return {
-        "r2": (r2, effect),
+        "r2": (1 - ratio, -by_text),
         "cosine": (float(raw.mean()), unc.mean_influence(raw, pair.groups, pair.texts)),
-        "residual_variance": (score.residual_variance, -effect),
+        "residual_variance": (ratio, by_text),
         **{name: (value, pair.by_text(shape[name])) for name, value in _axes(fitted.rotation).items()},
     }
 
@@ -111,7 +116,7 @@ def _held_out(pair: Pair, x: Tensor, y: Tensor, folds: tuple[np.ndarray, ...]) -
     shapes = {name: np.empty(len(x)) for name in SHAPE}
     axes, residual = [], []
     for train, test in (folds, folds[::-1]):
-        fitted = rot.orthogonal_procrustes(x[train], y[train], fast=True)
+        fitted = rot.orthogonal_procrustes(x[train], y[train])
         mean, turned = rot.like(fitted.target_mean, y), fitted.aligned(x[test])
         target = y[test] - mean
         score = rot.alignment_score(turned, target)
@@ -147,7 +152,7 @@ def _procrustes_null(
     for _ in range(draws):
         train, test = folds
         shuffled = train[unc.text_order(pair.groups[train], rng)]
-        fitted = rot.orthogonal_procrustes(x[train], y[shuffled], fast=True)
+        fitted = rot.orthogonal_procrustes(x[train], y[shuffled])
         other = test[unc.text_order(pair.groups[test], rng)]
         score = fitted.score(x[test], y[other])
         draws_of.append(

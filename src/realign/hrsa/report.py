@@ -5,6 +5,7 @@ final norm. Details, and their columns:
 
 - grid (full detail): metric ('cka', 'correlation'), estimator, layer_a, layer_b, value, low, high
 - correlation_histogram: dimension, r (last layer); rotation_angles: angle (degrees, sorted)
+- rotation_rank: layer, rank, width (the Procrustes map of a layer is determined where rank equals width)
 - cka_null: layer, value, null_mean, null_high, p (debiased CKA of text means against re-paired texts;
   layer -1 is the maximum over layers)
 - energy: layer, model ('a', 'b'), top_dimension_share and top_rows_share, each with _low and _high
@@ -26,11 +27,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from realign.hrsa import metrics
-from realign.hrsa import uncertainty as unc
-from realign.hrsa.rows import metric_id, split_id
+from realign.hrsa.intervals import SCALES, effective_freedom, interval
+from realign.hrsa.rows import between, metric_id, split_id
 
 TABLE = "table"
 
@@ -163,13 +164,13 @@ class Report:
         records = []
         for name, influence in self.influence.items():
             values = self.curve(name)["value"].to_numpy()
-            weights = unc.resample_weights(influence.shape[1], self.meta["resamples"], self.meta["seed"])
+            scale = metrics.metric(split_id(name)[0]).scale
             for at, number, effect in (
                 ("mean", float(values.mean()), influence.mean(axis=0)),
                 ("last", float(values[-1]), influence[-1]),
             ):
-                low, high = map(float, unc.interval(number, effect, weights))
-                records.append((name, at, number, low, min(high, max(1.0, number))))  # no metric exceeds 1
+                low, high = map(float, interval(number, effect, scale))
+                records.append((name, at, float(between(number, low, high)), low, high))
         with_influence = {split_id(name)[0] for name in self.influence}
         for metric in self.metrics:
             at = metrics.metric(metric).headline
@@ -224,7 +225,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of one number between two reports: value, its 95% interval, and p (two-sided, normal)."""
+    """Difference of one number between two reports: value, its 95% interval, and p (two-sided).
+
+    Both by t at the effective number of texts (:func:`realign.hrsa.intervals.effective_freedom`).
+    """
 
     value: float
     low: float
@@ -274,11 +278,11 @@ def difference(first: Report, second: Report, name: str, *, layer: int | None = 
             raise ValueError(f"layer {layer} was not compared; there are {layers}")
         at = layers.index(layer)
         value, influence = float(gaps[at]), effects[at]
-    weights = unc.resample_weights(len(influence), first.meta["resamples"], first.meta["seed"])
-    low, high = unc.interval(value, influence, weights)
+    lowest, highest, *_ = SCALES[metrics.metric(split_id(name)[0]).scale]
+    low, high = np.clip(interval(value, influence, "any"), lowest - highest, highest - lowest)
     error = float(np.sqrt((influence**2).sum() * len(influence) / max(1, len(influence) - 1)))
-    p = float(2 * norm.sf(abs(value) / error)) if error > 0 else float("nan")
-    return Difference(value, float(low), float(high), p)
+    p = 2 * student.sf(abs(value) / error, effective_freedom(influence)) if error > 0 else np.nan
+    return Difference(value, float(low), float(high), float(p))
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -23,6 +23,9 @@ from realign.hrsa.arrays import (
     row_squares,
 )
 
+RANK_TOLERANCE = 1e-10
+"""A direction counts where its singular value of Xc'Yc exceeds this share of the largest: 1e-5 of the data's spread."""
+
 
 @dataclass(frozen=True)
 class AlignmentScore:
@@ -49,7 +52,8 @@ class AlignmentScore:
 class Procrustes:
     """An orthogonal map from X to Y: ``(x - source_mean) @ rotation + target_mean``.
 
-    ``left_vectors`` (d, d) and ``singular_values`` (d,) are U and S of Xc'Yc = U S V'.
+    ``left_vectors`` (d, d) and ``singular_values`` (d,) are U and S of Xc'Yc = U S V'. The data determine the
+    rotation of ``rank`` directions; where that is less than d, it is as near to the identity as it can be.
     """
 
     rotation: np.ndarray
@@ -57,6 +61,7 @@ class Procrustes:
     target_mean: np.ndarray
     singular_values: np.ndarray
     left_vectors: np.ndarray
+    rank: int
 
     def transform(self, x: Array) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
@@ -100,31 +105,39 @@ def like(values: np.ndarray, x: Tensor) -> Tensor:
     return torch.from_numpy(values).to(x.device, x.dtype)
 
 
-def orthogonal_procrustes(x: Array, y: Array, *, fast: bool = False) -> Procrustes:
+def orthogonal_procrustes(x: Array, y: Array) -> Procrustes:
     """Fit the orthogonal O that minimises ||Xc O - Yc|| (Schoenemann 1966), data centred.
+
+    Where several do, as when there are fewer rows than dimensions, it is the one nearest to the identity, the
+    largest trace: with Xc'Yc = U S V' and U_0, V_0 the directions whose singular value is at most RANK_TOLERANCE of
+    the largest, O = U_r V_r' + U_0 W V_0' with W the polar factor of U_0' V_0. So identical data have O = I.
+    Products and decomposition are in float64 whatever the data's precision: in float32 O depends on the number of
+    threads.
 
     Args:
         x: source rows (n, d).
         y: target rows (n, d).
-        fast: decompose in the data's own precision instead of float64.
 
     Raises:
         ValueError: shapes differ, or either side does not vary.
     """
     left, right = as_pair(x, y, same_width=True)
-    if not fast:
-        left, right = left.double(), right.double()
     source_mean, target_mean = (column_sums(side) / len(side) for side in (left, right))
-    with full_precision():
-        cross = (left - source_mean.to(left.dtype)).T @ (right - target_mean.to(right.dtype))
+    cross = torch.zeros(left.shape[1], left.shape[1], dtype=torch.float64, device=left.device)
+    for p, q in zip(left.split(1024), right.split(1024), strict=True):
+        cross += (p.double() - source_mean).T @ (q.double() - target_mean)
     largest = cross.abs().max()
     if float(largest) == 0:
         raise ValueError(
             "X or Y does not vary, or nothing in one goes with the other; no rotation is defined"
         )
-    u, s, vt = torch.linalg.svd(cross / largest)  # scaled: float32 squares of massive activations
+    u, s, vt = torch.linalg.svd(cross / largest)
+    rank = int((s > RANK_TOLERANCE * s[0]).sum())
+    if rank < len(s):
+        p, _, qt = torch.linalg.svd(u[:, rank:].T @ vt[rank:].T)
+        vt[rank:] = p @ qt @ vt[rank:]
     return Procrustes(
-        numpy(u @ vt), numpy(source_mean), numpy(target_mean), numpy(s.double() * largest.double()), numpy(u)
+        numpy(u @ vt), numpy(source_mean), numpy(target_mean), numpy(s * largest), numpy(u), rank
     )
 
 
@@ -167,10 +180,6 @@ def rotation_angles(rotation: Array) -> np.ndarray:
 def shape_influence(fitted: Procrustes, x: Array, y: Array) -> dict[str, np.ndarray]:
     """How much each of the rows that a map was fitted on moves the shape of its rotation.
 
-    With Xc'Yc = U S V', a change dM of that product turns O by U K V', K_ij = (A_ij - A_ji) / (s_i + s_j)
-    and A = U' dM V (the derivative of the polar factor). More weight on row p is dM = x_p y_p', which gives
-    the influence ``x_p' G y_p`` for a matrix G that all rows share.
-
     Args:
         fitted: what :func:`orthogonal_procrustes` made of ``x`` and ``y``.
         x: the same source rows (n, d).
@@ -180,22 +189,55 @@ def shape_influence(fitted: Procrustes, x: Array, y: Array) -> dict[str, np.ndar
         'inverse_row_entropy' (of its mean over rows of O) and 'diagonal_energy', each (n,) float64 that sums
         to 0 (see uncertainty).
     """
+    o = fitted.rotation
+    d = len(o)
+    slopes = {
+        "inverse_row_entropy": 2 / d * o * np.log(np.maximum(o * o, 1e-30)) / np.log(d),
+        "diagonal_energy": 2 / d * np.diag(np.diag(o)),
+    }
+    return {name: turning_influence(fitted, x, y, slope) for name, slope in slopes.items()}
+
+
+def turning_influence(fitted: Procrustes, x: Array, y: Array, slope: np.ndarray) -> np.ndarray:
+    """How much each of the rows of a fit moves a number through the rotation: (n,) float64.
+
+    With Xc'Yc = U S V', a change dM of that product turns O by U K V', K_ij = (A_ij - A_ji) / (s_i + s_j) and
+    A = U' dM V (the derivative of the polar factor). More weight on row p is dM = x_p y_p', which gives the influence
+    ``x_p' G y_p`` for a matrix G that all rows share.
+
+    Args:
+        fitted: what :func:`orthogonal_procrustes` made of ``x`` and ``y``.
+        x: the same source rows (n, d).
+        y: the same target rows (n, d).
+        slope: (d, d) derivative of the number by the entries of O.
+    """
     left, right = as_pair(x, y, same_width=True)
-    d = left.shape[1]
-    o, u, s = (like(v, left) for v in (fitted.rotation, fitted.left_vectors, fitted.singular_values))
-    source = left - like(fitted.source_mean, left)
-    target = right - like(fitted.target_mean, right)
-    influence = {}
-    with full_precision():
-        v = o.T @ u
-        # Pairs of directions without any data turn freely; they must not divide by zero.
-        gaps = (s[:, None] + s[None, :]) / s[0]
-        gaps = gaps.clamp_min(1e-9)
-        for name, turned in (
-            ("inverse_row_entropy", u.T @ (o * torch.log((o * o).clamp_min(1e-30))) @ v / np.log(d)),
-            ("diagonal_energy", (u.T * o.diagonal()) @ v),
-        ):
-            shared = u @ ((turned - turned.T) / gaps) @ v.T
-            rows = ((source @ shared) * (target / s[0])).sum(1, dtype=torch.float64)
-            influence[name] = numpy(rows) * 2 / d
-    return influence
+    o, u, s, slope_ = (
+        torch.from_numpy(v).to(left.device, torch.float64)
+        for v in (
+            fitted.rotation,
+            fitted.left_vectors,
+            fitted.singular_values / fitted.singular_values[0],
+            slope,
+        )
+    )
+    v, r = o.T @ u, fitted.rank
+    turned = u.T @ slope_ @ v
+    gaps = s[:, None] + s[None, :]
+    gaps[r:, r:] = torch.inf  # of two directions without data, no row turns one into the other
+    shared = (turned - turned.T) / gaps
+    if r < len(s):
+        # They follow the space that the data span: U_0 and V_0 turn with it, and so does the polar factor of U_0'V_0.
+        between, basis = torch.linalg.eigh(u[:, r:].T @ v[:, r:])
+        sums = between[:, None] + between[None, :]
+        inner = basis.T @ turned[r:, r:] @ basis
+        inner = basis @ ((inner - inner.T) / torch.where(sums > RANK_TOLERANCE, sums, torch.inf)) @ basis.T
+        shared[r:, :r] -= inner @ v[:, r:].T @ u[:, :r] / s[:r]
+        shared[:r, r:] -= v[:, :r].T @ u[:, r:] @ inner / s[:r, None]
+    shared = u @ shared @ v.T
+    means = [torch.from_numpy(m).to(left.device) for m in (fitted.source_mean, fitted.target_mean)]
+    rows = [
+        (((p.double() - means[0]) @ shared) * ((q.double() - means[1]) / fitted.singular_values[0])).sum(1)
+        for p, q in zip(left.split(1024), right.split(1024), strict=True)
+    ]
+    return numpy(torch.cat(rows))

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from realign.hrsa.uncertainty import part_interval
+from realign.hrsa.intervals import Scale, interval
 
 COLUMNS = ["metric", "estimator", "variant", "k", "layer", "value", "low", "high", "null", "ceiling"]
 ORDER = COLUMNS[:5]
@@ -38,6 +38,11 @@ def split_id(name: str) -> tuple[str, str, int]:
     rest, _, variant = name.partition(":")
     metric, _, k = rest.partition("@")
     return (metric, variant, int(k or 0)) if k.isdigit() or not k else (name, "", 0)
+
+
+def between(value: np.ndarray | float, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+    """Move a value that passes its interval, which holds it but for rounding, to the end; NaN ends leave it."""
+    return np.fmin(np.fmax(value, low), high)
 
 
 @dataclass
@@ -66,7 +71,7 @@ class Rows:
         estimator: str,
         layer: Sequence[int],
         value: np.ndarray,
-        interval: tuple[np.ndarray, np.ndarray],
+        ends: tuple[np.ndarray, np.ndarray],
         *,
         variant: str = "",
         k: int = 0,
@@ -79,30 +84,33 @@ class Rows:
         Args:
             metric: its name in the registry.
             estimator: 'reference' or 'paper'.
-            layer: (L,) layers, ascending; ``value`` and both ends of ``interval`` are (L,) as well.
+            layer: (L,) layers, ascending; ``value`` and both ``ends`` are (L,) as well.
             value: the number of each.
-            interval: low and high.
+            ends: low and high; a value that passes them by rounding is moved to the end.
             variant: for example 'no_sinks'.
             k: number of neighbours.
             null: (L,), or one for all layers, as ``ceiling``.
             ceiling: the best that is possible.
             influence: (L, texts) of a reference number, for means over layers and differences of reports.
         """
-        numbers = dict(zip(COLUMNS[5:], (value, *interval, null, ceiling), strict=True))
+        numbers = dict(zip(COLUMNS[5:], (between(value, *ends), *ends, null, ceiling), strict=True))
         names = dict(zip(ORDER, (metric, estimator, variant, k, layer), strict=True))
         self.curves.append(pd.DataFrame({**names, **numbers}).astype(dict.fromkeys(numbers, float)))
         if influence is not None:
             self.influence[metric_id(metric, variant, k)] = influence.astype(np.float32)
 
-    def add_grid(self, metric: str, estimator: str, value: np.ndarray, influence: np.ndarray) -> None:
+    def add_grid(
+        self, metric: str, estimator: str, value: np.ndarray, influence: np.ndarray, scale: Scale
+    ) -> None:
         """Add every layer with every layer: values (L, M) and influences of parts of the texts (P, L, M).
 
-        No similarity exceeds 1, and no interval does.
+        The units of the intervals are the parts (the delete-a-group jackknife, Kott 2001): there are too many cells
+        to keep the influence of every text.
         """
         a, b = np.indices(value.shape)
-        low, high = part_interval(value, influence)
+        low, high = interval(value, np.moveaxis(influence, 0, -1), scale)
         names = {"metric": metric, "estimator": estimator, "layer_a": a.ravel(), "layer_b": b.ravel()}
-        numbers = {"value": value, "low": low, "high": np.minimum(high, np.maximum(1.0, value))}
+        numbers = {"value": between(value, low, high), "low": low, "high": high}
         self.grids.append(pd.DataFrame({**names, **{name: cell.ravel() for name, cell in numbers.items()}}))
 
     def extend(self, other: Rows) -> None:

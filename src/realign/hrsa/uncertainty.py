@@ -1,11 +1,10 @@
-"""Uncertainty and nulls. The resampled unit is the text, never the token.
+"""Influences and nulls. The resampled unit is the text, never the token.
 
-A text's tokens depend on one another, so intervals come from resampling texts. For U-statistics such as
-debiased CKA a plain bootstrap counts pairs of copies of one token and is biased upwards; therefore every
-statistic hands over its **influence**: how much the value moves when one text is given more weight. A
-resample that draws text t w_t times has value ``value + sum_t (w_t - 1) * influence_t`` (the
-infinitesimal jackknife). Influences of two comparisons on the same texts subtract, which gives
-intervals of differences, and average, which gives intervals of layer means.
+A text's tokens depend on one another, so intervals speak of other texts. For U-statistics such as debiased CKA a plain
+bootstrap counts pairs of copies of one token and is biased upwards; therefore every statistic hands over its
+**influence**: how much the value moves when one text is given more weight (the infinitesimal jackknife).
+:mod:`realign.hrsa.intervals` makes intervals of them. Influences of two comparisons on the same texts subtract, which
+gives intervals of differences, and average, which gives intervals of layer means.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from realign.hrsa.arrays import as_groups
-
-LEVEL = 0.95
 
 
 def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float64]:
@@ -27,49 +23,10 @@ def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float6
     return rng.multinomial(texts, np.full(texts, 1 / texts), size=resamples).astype(np.float64)
 
 
-def interval(
-    value: np.ndarray | float, influence: np.ndarray, weights: np.ndarray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95% percentile interval of ``value`` from its influences.
-
-    Args:
-        value: (...) reported numbers.
-        influence: (..., texts) influence of each text on each of them.
-        weights: (resamples, texts) from :func:`resample_weights`.
-
-    Returns:
-        low and high, each shaped like ``value``; NaN where there are fewer than 2 texts or no resamples.
-    """
-    value = np.asarray(value, dtype=np.float64)
-    texts = influence.shape[-1]
-    if weights.shape[0] == 0 or texts < 2:
-        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    # As for any variance: resampling gives the sum of squares / T, unbiased is the sum / (T - 1).
-    shifts = np.sqrt(texts / (texts - 1)) * (influence.astype(np.float64) @ (weights - 1).T)
-    low, high = np.quantile(value[..., None] + shifts, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
-    return low, high
-
-
 def text_parts(groups: np.ndarray, seed: int, parts: int = 20) -> NDArray[np.int64]:
     """Deal the texts into random parts of equal size: the part (n,) of each row, fewer where texts are few."""
     texts = int(groups.max()) + 1
     return np.random.default_rng(seed).permutation(texts)[groups] % min(parts, texts)
-
-
-def part_interval(
-    value: np.ndarray | float, influence: np.ndarray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95% interval of ``value`` (...) from the influences (parts, ...) of random parts of the texts.
-
-    The delete-a-group jackknife (Kott 2001) with its t distribution: for numbers that are too many to keep the
-    influence of every text. NaN where there is one part only.
-    """
-    value, parts = np.asarray(value, dtype=np.float64), len(influence)
-    if parts < 2:
-        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    error = np.sqrt(parts / (parts - 1) * (influence**2).sum(axis=0))
-    reach = student.ppf((1 + LEVEL) / 2, parts - 1) * error
-    return value - reach, value + reach
 
 
 def mean_influence(per_row: np.ndarray, groups: np.ndarray, texts: int) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ one-sided tests (TOST), not a large p-value.
 - :func:`score_components`, :func:`similarity_components`, :func:`reml`: variance by source.
 - :func:`power`, :func:`excess_power`: what a design can show.
 - :func:`verdict`, :func:`verdict_curve`, :func:`family`: from intervals and p-values to verdicts.
-- :func:`influence_interval`, :func:`calibrated`: intervals from influences, inside their range.
 
 Values are array-likes of finite real numbers (lists, arrays, pandas Series); settings may be numpy scalars.
 Anything else is a TypeError or ValueError that names the argument.
@@ -20,7 +19,6 @@ from realign.stats.components import indicator, reml, score_components, similari
 from realign.stats.designs import hierarchical_interval
 from realign.stats.equivalence import bootstrap_mean, t_interval, tost
 from realign.stats.excess import Excess, excess_variance
-from realign.stats.intervals import calibrated, effective_freedom, influence_interval
 from realign.stats.paired import Comparison, delta_table, paired, sign_flip_p
 from realign.stats.power import Power, Sizes, excess_power, power
 from realign.stats.suites import SuiteDifference, new_tasks_interval, suite_difference
@@ -34,16 +32,13 @@ __all__ = [
     "Sizes",
     "SuiteDifference",
     "bootstrap_mean",
-    "calibrated",
     "delta_table",
     "draws_interval",
-    "effective_freedom",
     "excess_power",
     "excess_variance",
     "family",
     "hierarchical_interval",
     "indicator",
-    "influence_interval",
     "new_tasks_interval",
     "paired",
     "power",

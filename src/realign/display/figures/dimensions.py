@@ -14,6 +14,7 @@ from realign.display.figures.style import (
     GREY,
     ceiling_bands,
     colour,
+    empty,
     grid_of,
     layer_axis,
     least_span,
@@ -144,8 +145,14 @@ def probes(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -
 
     The grey band is transfer between a model and itself under the first noise ceiling.
     """
-    panels = [(group, pair, r) for group, reports in groups.items() for pair, r in reports.items()]
-    columns = max(len(reports) for reports in groups.values())
+    probed = {
+        group: {pair: r for pair, r in reports.items() if "probe" in r.details}
+        for group, reports in groups.items()
+    }
+    panels = [(group, pair, r) for group, reports in probed.items() for pair, r in reports.items()]
+    if not panels:
+        return empty(similarity.NO_PROBE)
+    columns = max(len(reports) for reports in probed.values())
     rows = -(-len(panels) // columns)
     figure, grid = grid_of(rows, columns, (8 / columns, 2.4), sharey=True)
     for axes, (group, pair, report) in zip(grid.flat, panels, strict=False):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from realign import stats
+from realign import hrsa
+from realign.hrsa.intervals import SCALES, interval
 
 STUDIES = 1500
 
@@ -36,8 +37,8 @@ def ratio(x, y):
     return a / b, (of_a / a[:, None] - of_b / b[:, None]) * (a / b)[:, None]
 
 
-def coverage(value, influence, truth, transform="identity", level=0.95):
-    low, high, _ = stats.influence_interval(value, influence, transform=transform, level=level)
+def coverage(value, influence, truth, scale="any"):
+    low, high, _ = hrsa.influence_interval(value, influence, scale=scale)
     return np.mean((low <= truth) & (truth <= high))
 
 
@@ -50,10 +51,10 @@ def test_intervals_of_correlations_r2_and_differences_cover(texts, tails):
     x, y, other = z[0] * scale, (0.8 * z[0] + 0.6 * z[1]) * scale, (0.8 * z[0] + 0.6 * z[2]) * scale
     (r, of_r), (s, of_s) = correlation(x, y), correlation(x, other)
     found = {
-        "correlation": coverage(r, of_r, 0.8, "fisher"),
+        "correlation": coverage(r, of_r, 0.8, "correlation"),
         "difference of correlations": coverage(r - s, of_r - of_s, 0.0),
-        "r2": coverage(*r_squared((0.6 * z[1] * scale) ** 2, y**2), 0.64, "log complement"),
-        "ratio": coverage(*ratio(x**2, other**2), 1.0, "log"),
+        "r2": coverage(*r_squared((0.6 * z[1] * scale) ** 2, y**2), 0.64, "at most one"),
+        "ratio": coverage(*ratio(x**2, other**2), 1.0, "positive"),
     }
     assert all(0.93 <= rate <= 0.97 for rate in found.values()), found
 
@@ -77,15 +78,15 @@ def test_our_quantiles_lie_between_normal_ones_and_those_of_the_participation_ra
     error = np.sqrt((influence**2).sum(-1)) / (1 - r**2)
     away = np.abs(np.arctanh(r) - np.arctanh(0.8)) / error
     normal, participation = (np.mean(away <= q) for q in (1.96, reference.t.ppf(0.975, ratio - 1 + 1e-9)))
-    assert normal < coverage(r, influence, 0.8, "fisher") < participation
+    assert normal < coverage(r, influence, 0.8, "correlation") < participation
 
 
 def test_degrees_of_freedom_are_n_for_normal_influences_and_few_for_one_that_dominates():
     rng = np.random.default_rng(1)
-    assert np.median(stats.effective_freedom(rng.normal(size=(200, 1000)))) == 999
+    assert np.median(hrsa.effective_freedom(rng.normal(size=(200, 1000)))) == 999
     lone = np.full(1000, 1e-3)
     lone[7] = 1.0
-    assert stats.effective_freedom(lone) == pytest.approx(4, abs=0.02)
+    assert hrsa.effective_freedom(lone) == pytest.approx(4, abs=0.02)
 
 
 @settings(deadline=None, max_examples=60)
@@ -98,7 +99,7 @@ def test_degrees_of_freedom_are_n_for_normal_influences_and_few_for_one_that_dom
 def test_intervals_stay_in_range_hold_the_value_and_grow_with_the_level(value, influence, transform, level):
     if transform == "log":
         value = abs(value) + 1e-3
-    low, high, freedom = stats.influence_interval(value, influence, transform=transform, level=level)
+    low, high, freedom = hrsa.influence_interval(value, influence, transform=transform, level=level)
     assert low <= value + 1e-9
     assert high >= value - 1e-9
     assert freedom >= 1
@@ -106,7 +107,7 @@ def test_intervals_stay_in_range_hold_the_value_and_grow_with_the_level(value, i
         transform, (-np.inf, np.inf)
     )
     assert least <= low <= high <= most
-    wider = stats.influence_interval(value, influence, transform=transform, level=(1 + level) / 2)
+    wider = hrsa.influence_interval(value, influence, transform=transform, level=(1 + level) / 2)
     assert wider[0] <= low + 1e-9
     assert wider[1] >= high - 1e-9
 
@@ -119,38 +120,38 @@ def test_a_calibrated_share_moves_with_value_floor_and_ceiling():
         v, f, c = rows.mean(axis=0)
         return (v - f) / (c - f)
 
-    value, influence = stats.calibrated(*x.mean(axis=0), tuple((x - x.mean(axis=0)).T / 400))
+    value, influence = hrsa.calibrated(*x.mean(axis=0), tuple((x - x.mean(axis=0)).T / 400))
     jackknife = np.array([share(np.delete(x, i, axis=0)) for i in range(400)])
     assert value == pytest.approx(share(x))
     np.testing.assert_allclose(influence, (value - jackknife) * 399 / 400, atol=2e-5)
     for end, expected in ((0.1, 0.0), (0.9, 1.0)):
-        assert stats.calibrated(end, 0.1, 0.9, (np.zeros(3),) * 3)[0] == pytest.approx(expected)
+        assert hrsa.calibrated(end, 0.1, 0.9, (np.zeros(3),) * 3)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (
-            lambda: stats.influence_interval(0.5, [0.1, -0.1], transform="logit"),
+            lambda: hrsa.influence_interval(0.5, [0.1, -0.1], transform="logit"),
             ValueError,
             "transform must be one of",
         ),
         (
-            lambda: stats.influence_interval(1.5, [0.1, -0.1], transform="fisher"),
+            lambda: hrsa.influence_interval(1.5, [0.1, -0.1], transform="correlation"),
             ValueError,
             "outside the range",
         ),
         (
-            lambda: stats.influence_interval(-1.0, [0.1, -0.1], transform="log"),
+            lambda: hrsa.influence_interval(-1.0, [0.1, -0.1], transform="log"),
             ValueError,
             "outside the range",
         ),
-        (lambda: stats.influence_interval([1.0, 2.0], [0.1, -0.1]), ValueError, "influence must have shape"),
-        (lambda: stats.influence_interval(np.nan, [0.1, -0.1]), ValueError, "not finite"),
-        (lambda: stats.influence_interval(0.5, []), ValueError, "at least one"),
-        (lambda: stats.influence_interval("a", [0.1]), TypeError, "real numbers"),
-        (lambda: stats.influence_interval(0.5, [0.1, -0.1], level=2), ValueError, "level must lie"),
-        (lambda: stats.calibrated(0.5, 0.9, 0.1, ([0.0],) * 3), ValueError, "must be above the floor"),
+        (lambda: hrsa.influence_interval([1.0, 2.0], [0.1, -0.1]), ValueError, "influence must have shape"),
+        (lambda: hrsa.influence_interval(np.nan, [0.1, -0.1]), ValueError, "not finite"),
+        (lambda: hrsa.influence_interval(0.5, []), ValueError, "at least one"),
+        (lambda: hrsa.influence_interval("a", [0.1]), TypeError, "real numbers"),
+        (lambda: hrsa.influence_interval(0.5, [0.1, -0.1], level=2), ValueError, "level must lie"),
+        (lambda: hrsa.calibrated(0.5, 0.9, 0.1, ([0.0],) * 3), ValueError, "must be above the floor"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, error, message):
@@ -159,5 +160,5 @@ def test_what_makes_no_sense_is_refused(call, error, message):
 
 
 def test_one_unit_has_no_interval_and_equal_units_have_no_width():
-    assert np.isnan(stats.influence_interval(0.5, [0.0])).all()
-    assert stats.influence_interval(1.0, [0.0, 0.0], transform="fisher")[:2] == (1.0, 1.0)
+    assert np.isnan(hrsa.influence_interval(0.5, [0.0])).all()
+    assert hrsa.influence_interval(1.0, [0.0, 0.0], transform="correlation")[:2] == (1.0, 1.0)
