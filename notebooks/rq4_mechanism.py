@@ -55,7 +55,7 @@ tables.siblings(study.models)
 figures.tuning_curves(study.tuning_log.frame())
 
 # %% [markdown]
-# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers. Step 0 is the base; `reason-cot` has a step 0 of its own, the base asked for the working before the answer.
+# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers; the Jensen–Shannon divergence from base (0 to 0.693 nats a token) on texts that no model wrote, worked answers and documentation, the same for all. Step 0 is the base; `reason-cot` has a step 0 of its own, the base asked for the working before the answer.
 
 # %%
 policy = study.policy.frame()
@@ -77,7 +77,7 @@ figures.behaviour_and_drift(policy, drift)
 figures.drift_per_behaviour(policy, drift)
 
 # %% [markdown]
-# The same, matched in three ways: every role at its end; at the checkpoint nearest to the last step that all of them reach; and at the checkpoint whose accuracy is nearest to that of the RLVR model.
+# The same, matched in four ways: every role at its end; at the checkpoint nearest to the last step that all of them reach; at the checkpoint whose accuracy is nearest to that of the RLVR model; and at the one that is as far from base on common text, by the KL divergence of next-token distributions on worked answers that none of the models wrote.
 
 # %%
 tables.matched(policy, drift)

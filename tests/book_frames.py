@@ -211,6 +211,12 @@ def study(
     ]
     behaviour = pd.DataFrame(
         {"role": p["role"], "step": p["step"], "entropy": 1 - p["sampled"], "kl": p["kl"], "n": 200}
+        | {
+            f"{m}_{d}{e}": p["kl"] / 2
+            for m in ("js", "kl")
+            for d in ("task", "neutral")
+            for e in ("", "_low", "_high")
+        }
         | {f"accuracy_{m}": p["sampled"] for m in ("greedy", "sampled")}
         | {f"accuracy_{m}_low": p["sampled"] - 0.03 for m in ("greedy", "sampled")}
         | {f"accuracy_{m}_high": p["sampled"] + 0.03 for m in ("greedy", "sampled")}

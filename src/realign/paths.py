@@ -34,6 +34,12 @@ def artifacts() -> Path:
     return absolute(value) if value else root() / "artifacts"
 
 
+def cache_dir() -> Path:
+    """Return the download cache: ``REALIGN_CACHE``, else ``~/.cache/realign``."""
+    value = os.environ.get("REALIGN_CACHE")
+    return Path(value).expanduser() if value else Path.home() / ".cache" / "realign"
+
+
 def resolve(location: str) -> Path:
     """Resolve a location in a configuration: absolute as it is, relative against the root.
 

@@ -176,7 +176,7 @@ def interrupt(folder: Path, command: list[str], seconds: float) -> str:
     ended = finish(process, 60)
     if ended.code == 0:
         return ""  # it was faster
-    said = f"realign: {INTERRUPTED}" in ended.err.splitlines()  # a kernel may say after it that it ends too
+    said = ended.err.endswith(f"realign: {INTERRUPTED}\n") and "Traceback" not in ended.err
     return (
         "" if ended.code == 130 and said else f"after {seconds:.1f} s: code {ended.code}: {ended.err[-300:]}"
     )

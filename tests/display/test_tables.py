@@ -54,6 +54,7 @@ def test_the_table_of_siblings_tells_tuned_here_from_tuned_by_others() -> None:
     )
     models = SimpleNamespace(
         family=family,
+        check_siblings=lambda: None,
         followed=["reason", "sft", "coin"],
         tuned_by_others=lambda role: role == "reason",
         tuning=lambda role: {"sft": SFTSettings(steps=5, batch_size=4), **family.tuning}[role],

@@ -9,7 +9,7 @@ from realign.display import tables
 from realign.findings import mechanism
 
 
-def test_checkpoints_are_matched_at_the_end_at_a_step_that_all_reach_and_at_equal_accuracy() -> None:
+def test_checkpoints_are_matched_at_the_end_at_a_common_step_at_equal_accuracy_and_at_equal_distance() -> None:
     policy = pd.DataFrame(
         {"role": role, "step": step, "accuracy_greedy": accuracy, "kl": 0.5}
         for role, step, accuracy in [
@@ -17,6 +17,7 @@ def test_checkpoints_are_matched_at_the_end_at_a_step_that_all_reach_and_at_equa
             ("coin", 9, 0.2),
         ]
     )  # fmt: skip
+    policy["kl_task"] = [0.0, 0.1, 0.5, 0.2, 0.6, 0.05]
     drift = pd.DataFrame(
         {
             "role": row.role,
@@ -41,8 +42,11 @@ def test_checkpoints_are_matched_at_the_end_at_a_step_that_all_reach_and_at_equa
         ("accuracy", "reason"): 50,
         ("accuracy", "sft"): 8,
         ("accuracy", "coin"): 9,
+        ("KL on common text", "reason"): 50,
+        ("KL on common text", "sft"): 48,
+        ("KL on common text", "coin"): 9,
     }
-    assert list(dict.fromkeys(table["matched"])) == ["the end", "steps", "accuracy"]
+    assert list(dict.fromkeys(table["matched"])) == list(mechanism.WAYS)
     np.testing.assert_allclose(table["moved"], 0.2)
     shown = tables.matched(policy, drift).frame
     assert set(shown["(1 − CKA) / KL"]) == {"0.2000"}

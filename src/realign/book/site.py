@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from filelock import FileLock, Timeout
@@ -23,6 +24,9 @@ from filelock import FileLock, Timeout
 from realign import paths
 from realign.book.chapters import CHAPTERS, Chapter
 from realign.errors import RealignError
+
+if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager
 
 # What TeX on our pages needs of MathJax: a fifth of the package.
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
@@ -38,16 +42,18 @@ def execute(chapter: Chapter, parameters: Mapping[str, object], output: Path | N
 
     Raises:
         UsageError: for an unknown parameter or a value of the wrong type.
-        RealignError: when a cell fails; names the cell and the error, keeps the failed notebook.
+        RealignError: when a cell fails; names the cell and the error, keeps the failed notebook. Or when its
+            kernel dies.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
     chapter.complete(parameters)
     output = output or chapter.executed
     with _workspace(chapter.file) as work:
-        temporary = work / "executed.ipynb"
+        temporary, words = work / "executed.ipynb", work / "kernel.log"
         try:
             papermill.execute_notebook(
                 str(chapter.convert(work)),
@@ -59,6 +65,7 @@ def execute(chapter: Chapter, parameters: Mapping[str, object], output: Path | N
                 log_output=False,
                 # Without encryption the kernel warns on stderr that others on this machine can listen.
                 config=Config({"KernelManager": {"transport_encryption": "auto"}}),
+                kernel_manager_class=_kernels(words),
             )
         except PapermillExecutionError as error:
             failed = paths.artifacts() / "failed" / f"{chapter.file}-{time.strftime('%Y%m%dT%H%M%S')}.ipynb"
@@ -68,6 +75,12 @@ def execute(chapter: Chapter, parameters: Mapping[str, object], output: Path | N
                 f"chapter {chapter.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue} "
                 f"(the notebook as far as it ran: {failed})"
             ) from None
+        except DeadKernelError:
+            said = words.read_text(encoding="utf-8", errors="replace").split("\n") if words.is_file() else []
+            last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            raise RealignError(
+                f"chapter {chapter.name}: its process died, perhaps for want of memory (last words: {last[:200]})"
+            ) from None
         notebook = nbformat.read(temporary, as_version=4)
         check_executed(notebook, chapter.name)
         nbformat.write(without_traces(notebook), temporary)
@@ -75,6 +88,18 @@ def execute(chapter: Chapter, parameters: Mapping[str, object], output: Path | N
         shutil.move(temporary, output.with_name(f".{output.name}.tmp"))  # the store may be another disk
         output.with_name(f".{output.name}.tmp").replace(output)
     return output
+
+
+def _kernels(words: Path) -> type[AsyncKernelManager]:
+    """Return a manager whose kernels write to a file what is not a cell's output: many end with a warning."""
+    from jupyter_client import AsyncKernelManager
+
+    class Manager(AsyncKernelManager):
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+            with words.open("ab") as file:
+                await super()._async_launch_kernel(kernel_cmd, **options | {"stderr": file})
+
+    return Manager
 
 
 @contextmanager

@@ -6,12 +6,15 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realign.cli.app import Parameters, Profile, command, fresh, parameters
 from realign.errors import UsageError
+
+if TYPE_CHECKING:
+    from realign.study import Study
 
 IgnorePublished = Annotated[
     bool, typer.Option("--ignore-published", help="compute everything here; finished stages are kept")
@@ -35,6 +38,7 @@ def book(
     fresh(ignore_published)
     study = open_study(profile)
     require(study.profile)
+    study.models.check_siblings()
     launch.run(study, study.nodes(), launcher)
     if launcher == "slurm":
         return
@@ -136,15 +140,41 @@ def _age(seconds: float) -> str:
 
 
 @command
-def plan(profile: Profile = "laptop") -> None:
-    """List the stages that a profile would compute, in order.
+def plan(
+    profile: Profile = "laptop",
+    power: Annotated[
+        bool, typer.Option("--power", help="how likely its sizes are to decide the claims")
+    ] = False,
+) -> None:
+    """List the stages that a profile would compute, in order, or the power of its sizes.
 
     Example: realign plan --profile paper
     """
     from realign.study import open_study
 
     study = open_study(profile)
+    if power:
+        _print_power(study)
+        return
     missing = study.graph.missing(study.nodes())
     for node in missing:
         print(f"{node.request.key[:12]}  {node.label}")
     print(f"{len(missing)} stages; needs: {', '.join(study.profile.needs) or 'nothing beyond a CPU'}")
+
+
+def _print_power(study: Study) -> None:
+    """Print the chance of a verdict by part and suite, simulated from measured variance components."""
+    from realign.findings import power
+
+    table = power.score_power(study.profile, power.components())
+    if table.empty:
+        raise UsageError(
+            f"profile {study.profile.name}: no power can be given (it needs a run of reason, two seeds, and suites "
+            "whose sizes are known before they are loaded)"
+        )
+    for row in table.itertuples():
+        print(
+            f"C1 {row.suite:<22}{row.part}, {row.tasks} tasks x {row.queries} queries, {row.runs} runs x {row.seeds} "
+            f"seeds, variance between runs {row.run_variance:g}: if {row.truth}, power {row.holds:.2f} "
+            f"± {row.error:.2f}, half-width {row.half_width:.1f}"
+        )

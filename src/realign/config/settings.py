@@ -276,6 +276,11 @@ class PolicySettings(ProblemSettings):
 
     problems: int = Field(default=200, ge=4)
     samples: int = Field(default=2, ge=1)
+    common: int = Field(
+        default=40,
+        ge=2,
+        description="worked answers, and texts of the set 'docs', on which divergence from base is measured",
+    )
 
     def for_tuning(self, tuning: RLVRSettings | SFTSettings) -> PolicySettings:
         """Return the same measurement on a tuned sibling's problems, in its style, with the new tokens that it needs."""

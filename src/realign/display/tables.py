@@ -27,6 +27,7 @@ from realign.findings import mechanism, similarity
 from realign.findings import scores as findings
 from realign.hrsa import METRICS, Report
 from realign.hrsa.metrics import headlines, id_title
+from realign.hrsa.report import CALIBRATED
 
 if TYPE_CHECKING:
     from realign.study import Study
@@ -148,17 +149,40 @@ def reading(frame: pd.DataFrame) -> Table:
 
 # ---------------------------------------------------------------------------- RQ2, RQ3: similarity
 def similarities(reports: similarity.Reports, ceilings: Mapping[str, Report] | None = None) -> Table:
-    """Similarity of each pair and noise ceiling by metric, with 95% intervals over texts: both estimators."""
+    """Similarity of each pair and noise ceiling by metric, with 95% intervals: calibrated first, then as measured.
+
+    Calibrated is 0 where texts are unrelated and 1 for a replicate of the model. Layers where a rotation is not
+    determined are left out of its mean, and counted.
+    """
     named = {pair_name(pair): report for pair, report in reports.items()}
     named |= {ceiling_name(name): report for name, report in (ceilings or {}).items()}
     rows = similarity.similarity(named)
-    rows = rows.assign(text=_intervals(rows))
-    table = rows.pivot(index=["models", "metric"], columns=["estimator", "at"], values="text")
-    table = table.reindex(pd.MultiIndex.from_frame(rows[["models", "metric"]].drop_duplicates()))
-    table = table[[("reference", "mean"), ("reference", "last"), ("paper", "mean")]]
-    table.columns = ["mean over layers", "last layer", "paper estimator, mean"]
-    titles = {name: metric.title for name, metric in METRICS.items()}
-    return show(table.rename(index=titles, level="metric").rename_axis(["pair", "metric"]).reset_index())
+    shares = rows[list(CALIBRATED)].set_axis(["value", "low", "high"], axis=1)
+    rows = rows.assign(text=_intervals(rows), share=_intervals(shares))
+    rows["share"] = rows["share"].where(rows["flag"] == "", rows["flag"])
+    keys = ["models", "metric", "variant"]
+    table = rows.pivot(index=keys, columns=["estimator", "at"], values=["share", "text"])
+    table = table.reindex(pd.MultiIndex.from_frame(rows[keys].drop_duplicates()))
+    order = {
+        "calibrated, mean over layers": ("share", "reference", "mean"),
+        "calibrated, last layer": ("share", "reference", "last"),
+        "mean over layers": ("text", "reference", "mean"),
+        "last layer": ("text", "reference", "last"),
+        "paper estimator, mean": ("text", "paper", "mean"),
+    }
+    shown = pd.DataFrame({title: table.get(column) for title, column in order.items()}, index=table.index)
+    left_out = rows.groupby(keys, sort=False)["undetermined"].max().reindex(table.index)
+    titles = [_title(metric, text_set, out) for (_, metric, text_set), out in left_out.items()]
+    return show(
+        pd.DataFrame({"pair": [key[0] for key in table.index], "metric": titles}).join(
+            shown.reset_index(drop=True)
+        )
+    )
+
+
+def _title(metric: str, text_set: str, left_out: int) -> str:
+    words = [METRICS[metric].title, text_set, f"without {left_out} layers of low rank" if left_out else ""]
+    return ", ".join(filter(None, words))
 
 
 def differences(reports: similarity.Reports) -> Table:
@@ -193,6 +217,7 @@ def probes(reports: similarity.Reports, estimator: str = "reference") -> Table |
         return Text(similarity.NO_PROBE)
     shown = {"pair": [pair_name(pair) for pair in zip(rows["a"], rows["b"], strict=True)]}
     shown["probe"] = rows["source"] + " → " + rows["target"]
+    shown["text set"] = rows["text_set"] + rows["flag"].map(lambda flag: f" ({flag})" if flag else "")
     shown["scaler"] = rows["scaler"]
     columns = {"accuracy %": ("accuracy", "low", "high")}
     columns |= {f"{f1} F1 %": (f"{f1}_f1", f"{f1}_f1_low", f"{f1}_f1_high") for f1 in F1}
@@ -214,7 +239,7 @@ def siblings(models: Models) -> Table:
 
 
 def policy(frame: pd.DataFrame) -> Table:
-    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token.
+    """Behaviour of each checkpoint: accuracy (%) with 95% intervals, entropy and KL in nats a token, JS divergence on common texts.
 
     Step 0 is the base; a sibling tuned in another style has a step 0 of its own, the base asked in that style.
     """
@@ -224,6 +249,9 @@ def policy(frame: pd.DataFrame) -> Table:
         shown[f"{mode} accuracy %"] = _accuracy(frame, mode)
     shown["entropy"] = [number(value, 3) for value in frame["entropy"]]
     shown["KL to base"] = [number(value, 4) for value in frame["kl"]]
+    for domain, texts in (("task", "worked answers"), ("neutral", "documentation")):
+        names = {f"js_{domain}": "value", f"js_{domain}_low": "low", f"js_{domain}_high": "high"}
+        shown[f"JS to base, {texts}"] = _intervals(frame[[*names]].rename(columns=names), 4)
     return show(shown.assign(n=frame["n"].astype(int)))
 
 
@@ -246,13 +274,14 @@ def drift(frame: pd.DataFrame) -> Table:
 
 
 def matched(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> Table:
-    """Roles compared at the end, after equal steps and at equal accuracy (:func:`mechanism.matched`)."""
+    """Roles compared at the end, after equal steps, at equal accuracy and equal distance to base (:func:`mechanism.matched`)."""
     rows = mechanism.matched(policy, drift, role)
     if rows.empty:
         return show(rows)
     shown = pd.DataFrame(
         {"matched on": rows["matched"], "role": rows["role"], "step": rows["step"].astype(int)}
         | {"greedy accuracy %": _accuracy(rows, "greedy"), "KL to base": [number(v, 3) for v in rows["kl"]]}
+        | {"KL on common text": [number(v, 3) for v in rows["kl_task"]]}
     )
     shown = shown.join(_headline(drift), on=["role", "step"])
     return show(shown.assign(**{"(1 − CKA) / KL": [number(v, 4) for v in rows["moved"]]}))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from realign.models import sources
+
 if TYPE_CHECKING:
     from realign.study.models import Models
 
-WAYS = ("the end", "steps", "accuracy")
+WAYS = ("the end", "steps", "accuracy", "KL on common text")
 """What checkpoints of different roles are matched on."""
 
 
@@ -22,10 +24,11 @@ def siblings(models: Models) -> pd.DataFrame:
         ('verifier', 'random'), steps, problems (a step), answers (a problem), style, seed; missing where it
         does not apply.
     """
+    models.check_siblings()
     rows: list[dict[str, object]] = []
     for role in models.followed:
         if models.tuned_by_others(role):
-            rows.append({"role": role, "source": models.family.roles[role].source})
+            rows.append({"role": role, "source": sources.public_source(models.family.roles[role])})
             continue
         settings = models.tuning(role)
         row: dict[str, object] = {
@@ -44,7 +47,9 @@ def siblings(models: Models) -> pd.DataFrame:
 
 
 def matched(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> pd.DataFrame:
-    """Each role at its end, near the last step that all reach, and where it is as accurate as ``role`` at its end.
+    """Each role at its end, near the last step that all reach, and where it is as accurate as ``role`` at its end, or as far from base.
+
+    How far is the KL divergence from base on worked answers, which are the same texts for all roles of one style.
 
     So that representations are compared at equal behaviour as well as at equal tuning.
 
@@ -65,6 +70,7 @@ def matched(policy: pd.DataFrame, drift: pd.DataFrame, role: str = "reason") -> 
             -path["step"],
             (path["step"] - common).abs(),
             (path["accuracy_greedy"] - end["accuracy_greedy"]).abs(),
+            (path["kl_task"] - end["kl_task"]).abs(),
         )
         for way, gap in zip(WAYS, gaps, strict=True):
             at = path.loc[gap.idxmin()]

@@ -23,8 +23,7 @@ def probe(pair: Pair) -> Rows:
 
     Text sets are kept apart, as variants: an average would hide one whose own probe has nothing left to lose or to
     find. `probe_accuracy` is that of the first model's probe on the second one, beside the most frequent class (null)
-    and the second model's own probe (ceiling); `probe_transfer` is the mean over both directions of the transfer
-    ratio, from 0 (the most frequent class) to 1 (the own probe).
+    and the second model's own probe (ceiling); `probe_transfer` says where it lies between the two, from 0 to 1.
     """
     rows = Rows()
     if not pair.probes:
@@ -59,7 +58,7 @@ def probe(pair: Pair) -> Rows:
                 if here == "a":
                     _add_accuracy(rows, "paper", pair.layers - 1, text_set, plain, np.nan)
         _add_accuracy(rows, "reference", pair.layers - 1, text_set, results[0], results[1].score("own"))
-        _add_transfer(rows, pair.layers - 1, text_set, results)
+        _add_transfer(rows, pair.layers - 1, text_set, results[0])
         sets.append((text_set, *(r.score("own") for r in results), results[0].majority, flag(*results)))
     rows.details["probe"] = pd.DataFrame(tested)
     columns = ["text_set", "direction", "control", "value", "low", "high"]
@@ -90,10 +89,8 @@ def _add_accuracy(
              null=result.majority, ceiling=ceiling, influence=influence)  # fmt: skip
 
 
-def _add_transfer(rows: Rows, layer: int, text_set: str, results: list[ProbeResult]) -> None:
-    """Both directions are tested on the same texts, so their influences average."""
-    value = np.array([np.mean([result.transfer_ratio() for result in results])])
-    influence = np.mean([result.transfer_influence() for result in results], axis=0)[None]
+def _add_transfer(rows: Rows, layer: int, text_set: str, result: ProbeResult) -> None:
+    value, influence = np.array([result.transfer_ratio()]), result.transfer_influence()[None]
     ends = interval(value, influence, "any")
     rows.add("probe_transfer", "reference", [layer], value, ends, variant=text_set, null=0.0, ceiling=1.0,
              influence=influence)  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from realign import paths
 from realign.config import Attention, Backbone
 from realign.errors import RealignError, UsageError
 from realign.models import pretrained, sources
@@ -73,7 +74,7 @@ def local_directory(backbone: Backbone, local: Path | None = None) -> Path:
             raise RealignError(f"{backbone.source}: no model at {local}; materialise its base first")
         return local
     base = root(backbone)
-    cache = sources.cache_dir()
+    cache = paths.cache_dir()
     if base.kind in ("hub", "path"):
         return sources.materialize(base, Path(), cache=cache)
     name = "".join(c if c.isalnum() else "-" for c in base.source)

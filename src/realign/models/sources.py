@@ -7,7 +7,6 @@ That is: config, weights and tokenizer, which every later step opens in the same
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -27,12 +26,6 @@ from realign.models.pretrained import save
 from realign.models.untrained import byte_tokenizer, random_model
 
 _WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-
-
-def cache_dir() -> Path:
-    """Return the download cache: ``REALIGN_CACHE``, else ``~/.cache/realign``."""
-    value = os.environ.get("REALIGN_CACHE")
-    return Path(value).expanduser() if value else Path.home() / ".cache" / "realign"
 
 
 @lru_cache(maxsize=4096)
@@ -181,6 +174,26 @@ def directory_digest(folder: Path) -> str:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     return total.hexdigest()
+
+
+def public_place(place: Path) -> str:
+    """Return how files that travel name a file or directory: never by an absolute path.
+
+    Inside the project or its store by the place in there, elsewhere by its own name and the digest of what it holds.
+    """
+    place = place.resolve()
+    for top in (paths.root().resolve(), paths.artifacts().resolve()):
+        if place.is_relative_to(top):
+            return place.relative_to(top).as_posix()
+    digest = directory_digest(place) if place.is_dir() else sha256(place)
+    return f"{place.name} (sha256 {digest[:12]})"
+
+
+def public_source(backbone: Backbone) -> str:
+    """Return a source as files that travel name it, see :func:`public_place`."""
+    if backbone.kind not in ("path", "adapter"):
+        return backbone.source
+    return f"{backbone.kind}:{public_place(existing_directory(backbone))}"
 
 
 def snapshot(backbone: Backbone, *, code: bool = False) -> Path:

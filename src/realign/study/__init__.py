@@ -127,7 +127,7 @@ def open_study(
     Args:
         profile: a profile's name or a TOML file.
         family: a family of data/families.toml.
-        roles: roles that are compared; 'base' must be one. The profile's choice is cut to what the family has.
+        roles: roles that are compared; 'base' and a sibling must be among them. The profile's choice is cut to what the family has.
         seeds: training seeds, one embedding model a role and seed.
         texts: text sets that HRSA reads.
         n_texts: texts per text set.
@@ -162,7 +162,10 @@ def open_study(
     if changed.controls is not None:
         kept["controls"] = tuple(role for role in changed.controls if role in known)
     changed = changed.model_copy(update=kept)
-    return Study(changed, open_store(published=os.environ.get("REALIGN_FRESH") != "1"))
+    study = Study(changed, open_store(published=os.environ.get("REALIGN_FRESH") != "1"))
+    if not _empty("roles", roles):
+        study.models.check_siblings()
+    return study
 
 
 def _empty(name: str, value: object) -> bool:

@@ -85,6 +85,18 @@ class Models:
         """The roles other than base, in the profile's order."""
         return [role for role in self.profile.roles if role != "base"]
 
+    def check_siblings(self) -> None:
+        """Refuse a study in which there is nothing to compare with base.
+
+        Raises:
+            UsageError: base is the only role.
+        """
+        if not self.siblings:
+            raise UsageError(
+                f"roles: base alone has nothing to be compared with; add a sibling of family {self.family.name} "
+                f"(known: {', '.join(self.family.known_roles)})"
+            )
+
     @property
     def followed(self) -> list[str]:
         """The roles whose tuning is looked at step by step: the siblings, then the profile's controls."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from realign.config import Backbone, Recipe
-from realign.models import loading, pretrained
+from realign.models import loading, pretrained, sources
+from realign.training.run import public_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,11 @@ model = SentenceTransformer("path/to/this/directory")
 queries = model.encode(['...'], prompt={{prompt}})
 documents = model.encode(['...'])
 ```
+
+Give no empty text (or one of white space alone): it has nothing to pool. realign refuses one wherever it
+stands, and names its place; in the texts of an evaluation it counts it and scores a zero vector.
+sentence-transformers does not check, and its answer depends on the company: a text without tokens
+is a RuntimeError alone and a zero vector beside others.
 
 Recipe, data, seeds and versions:
 
@@ -154,7 +160,7 @@ def save_adapter(model: SentenceTransformer, folder: Path, backbone: Backbone) -
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.deepcopy(adapted.peft_config["default"])
-    config.base_model_name_or_path = backbone.source
+    config.base_model_name_or_path = sources.public_source(backbone)
     config.inference_mode = True
     config.save_pretrained(str(folder))
 
@@ -183,11 +189,11 @@ def save(
 def card(backbone: Backbone, recipe: Recipe, facts: dict[str, Any]) -> str:
     """Return the model card: where the model comes from, how it was trained, how to use it."""
     example = next((p for p in facts.get("prefixes", {}).values() if p), "")
-    record = {"backbone": loading.digest(backbone), "recipe": recipe.model_dump(mode="json"), **facts}
+    record = {"backbone": loading.digest(backbone), "recipe": public_recipe(recipe), **facts}
     record["versions"] = {name: metadata.version(name) for name in VERSIONS}
     return CARD.format(
         license=loading.root(backbone).license or "other",
-        source=backbone.source,
+        source=sources.public_source(backbone),
         attention=recipe.attention,
         prompt=repr(example),
         record=json.dumps(record, indent=2),

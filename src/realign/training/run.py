@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from realign import paths
 from realign.config import Backbone, Recipe
 from realign.errors import UsageError
+from realign.models import sources
+from realign.texts import pairs
 
 VARIABLE = "REALIGN_PARALLEL"
 _DROPOUT, _INITIALISATION = 10_000, 20_000
@@ -62,6 +65,19 @@ class Run:
     def seeds(self) -> Seeds:
         """The seeds of the run's parts."""
         return seeds_of(self.seed)
+
+
+def public_set(name: str) -> str:
+    """Return how files that travel name a training set: one from a file never by an absolute path."""
+    if not name.startswith(pairs.FILE):
+        return name
+    file = paths.resolve(name.removeprefix(pairs.FILE))
+    return pairs.FILE + (sources.public_place(file) if file.is_file() else file.name)
+
+
+def public_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain data for keys and cards, see :func:`public_set`."""
+    return recipe.model_dump(mode="json") | {"data": [public_set(name) for name in recipe.data]}
 
 
 def read_flag(flag: str) -> tuple[int, bool]:

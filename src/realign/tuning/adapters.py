@@ -13,7 +13,7 @@ from realign.behaviour import problems as problem_sets
 from realign.config import Backbone, LoRA, PolicySettings, RLVRSettings, SFTSettings
 from realign.errors import UsageError
 from realign.hardware import Compute
-from realign.models import loading, pretrained
+from realign.models import loading, pretrained, sources
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -76,7 +76,7 @@ def save_adapter(model: PeftModel, folder: Path, base: Backbone) -> Path:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config: Any = model.peft_config["default"]
     kept = config.base_model_name_or_path, config.inference_mode, config.target_modules
-    config.base_model_name_or_path, config.inference_mode = base.source, True
+    config.base_model_name_or_path, config.inference_mode = sources.public_source(base), True
     config.target_modules = sorted(config.target_modules)  # a set would be written in random order
     config.save_pretrained(str(folder))
     config.base_model_name_or_path, config.inference_mode, config.target_modules = kept

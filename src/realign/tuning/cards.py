@@ -9,6 +9,7 @@ from typing import Any
 from realign.behaviour import mixture, policy
 from realign.config import Backbone, OnPolicySFTSettings, PolicySettings, RLVRSettings, SFTSettings
 from realign.hardware import Compute
+from realign.models import sources
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "reasoning_gym")
 
@@ -51,16 +52,17 @@ def card(
 ) -> str:
     """Write the model card of one adapter (Markdown); ``measured`` holds results by step, 0 the base."""
     method, data = _described(settings)
+    source = sources.public_source(base)
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)
     written = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
     return f"""---
 library_name: peft
-base_model: "{base.source}"
+base_model: "{source}"
 license: "{base.license or "that of the base model"}"
 ---
 # {method}, step {step} of {settings.steps}
 
-A LoRA adapter (bfloat16, rank {settings.lora.rank}) on `{base.source}`, made by `realign tune`.
+A LoRA adapter (bfloat16, rank {settings.lora.rank}) on `{source}`, made by `realign tune`.
 
 - **Task**: reasoning_gym `{settings.task}` with {settings.task_options}.
 - **Data**: {data}

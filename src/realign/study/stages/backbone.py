@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from realign import config as cfg
+from realign import paths
 from realign.models import loading, sources
 from realign.study.graph import Node
 from realign.study.stage import Stage
@@ -23,7 +24,7 @@ class Backbone(Stage):
             return None
 
         def build(folder: Path) -> dict[str, Any]:
-            sources.materialize(backbone, folder, cache=sources.cache_dir())
+            sources.materialize(backbone, folder, cache=paths.cache_dir())
             return {"source": backbone.source}
 
         return Node(self.request(slug, {"backbone": loading.digest(backbone)}, {}), build)

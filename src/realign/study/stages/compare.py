@@ -183,8 +183,14 @@ class Compare(Pairs):
         return Replicates(each, whole if full else each[0][0])
 
     def reports(self, kind: str) -> dict[tuple[str, str], hrsa.Report]:
-        """Reports by base and arm, means over :meth:`pairs`, with floor and ceiling where there are any."""
+        """Reports by base and arm, means over :meth:`pairs`, with floor and ceiling where there are any.
+
+        Raises:
+            UsageError: base has no sibling.
+        """
         from realign import hrsa
+
+        self.models.check_siblings()
 
         if kind not in self._reports:
             reports = {pair: self._mean(replicates) for pair, replicates in self.pairs(kind).items()}

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from realign import config as cfg
-from realign import hardware
+from realign import hardware, texts
 from realign.study.graph import Node
 from realign.study.models import Model
-from realign.study.stage import Stage
+from realign.study.stage import Stage, text_versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+NEUTRAL = "docs"
+"""The text set that is far from the problems."""
 
 
 class Policy(Stage):
     """Accuracy, entropy and KL to base of every checkpoint, on problems never trained on."""
 
     name = "policy"
-    version = 1
+    version = 2
     published = True
 
     def results(self) -> dict[tuple[str, int], Node]:
@@ -41,7 +45,7 @@ class Policy(Stage):
         return nodes
 
     def frame(self) -> pd.DataFrame:
-        """Role, step, accuracies with 95% intervals, entropy and KL to base (nats per token), n."""
+        """Role, step, accuracies with 95% intervals, entropy and KL to base (nats per token), n, divergence on common texts."""
         rows = []
         for (role, step), node in self.results().items():
             measured = json.loads((self.graph.run(node).path / "policy.json").read_text(encoding="utf-8"))
@@ -63,16 +67,19 @@ class Policy(Stage):
         base = self.models.base
 
         def build(folder: Path) -> dict[str, Any]:
-            from realign.behaviour import policy
+            from realign.behaviour import divergence, policy
 
             compute = hardware.resolve(self.profile.device, self.profile.dtype)
-            result = policy.measure(
-                self.models.backbone(model),
-                settings,
-                local=self.models.local(model),
-                reference=self._reference,
-                compute=compute,
-            )
+            opened, tokenizer = self.models.open_policy(model, kernel="eager")
+            problems = policy.problems_of(settings, tokenizer, "test", settings.problems)
+            result = policy.measure_model(opened, tokenizer, problems, settings, base=self._reference)
+            common = {
+                "task": [(p.prompt, p.solution) for p in problems[: settings.common]],
+                "neutral": [
+                    ("", text) for text in texts.load(NEUTRAL, settings.common, seed=settings.seed).texts
+                ],
+            }
+            result |= divergence.divergence(opened, self._reference, tokenizer, common)
             pd.DataFrame(result.pop("rows")).to_csv(folder / "problems.csv", index=False)
             text = json.dumps(result, indent=1, sort_keys=True) + "\n"
             (folder / "policy.json").write_text(text, encoding="utf-8")
@@ -83,6 +90,6 @@ class Policy(Stage):
             self.slug(model.slug, *other_style),
             {"policy": settings.model_dump(mode="json"), "dtype": self.profile.dtype},
             {"backbone": model.identity, "reference": base.identity},
-            {"reasoning-gym": metadata.version("reasoning-gym")},
+            {"reasoning-gym": metadata.version("reasoning-gym"), **text_versions([NEUTRAL])},
         )
         return Node(request, build, (*base.needs, *model.needs))

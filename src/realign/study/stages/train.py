@@ -13,7 +13,7 @@ from realign.errors import unknown
 from realign.study.graph import Node
 from realign.study.stage import Stage, text_versions
 from realign.study.stages.tune import RunLog
-from realign.training.run import Run, seeds_of
+from realign.training.run import Run, public_recipe, public_set, seeds_of
 
 if TYPE_CHECKING:
     from realign.models.embedder import Embedder
@@ -40,9 +40,9 @@ class Train(Stage):
         model, recipe = self.models.model(role), self.profile.recipe
         request = self.request(
             self.slug(role, f"seed{seed}"),
-            {"recipe": recipe.model_dump(mode="json"), "seed": seed},
+            {"recipe": public_recipe(recipe), "seed": seed},
             {"backbone": model.identity},
-            text_versions(recipe.data),
+            {public_set(name): version for name, version in text_versions(recipe.data).items()},
         )
 
         def build(folder: Path) -> dict[str, Any]:
