@@ -48,7 +48,7 @@ def test_a_registered_metric_appears_in_every_table_of_similarity(newcomer: str)
 
     pairs = {("base", "reason"): report(0.9), ("base", "sft"): report(0.7)}
     shown = tables.similarities(pairs).frame.set_index(["pair", "metric"])
-    assert shown.loc[("base – sft", "a new metric"), "mean over layers"] == "0.700 [0.690, 0.710]"
+    assert shown.loc[("base – sft", "a new metric"), "mean over layers"] == "0.700 [0.693, 0.707]"
     assert (
         tables.differences(pairs).frame.set_index("similarity").loc["a new metric", "difference"]
         == "0.2000 [0.2000, 0.2000]"

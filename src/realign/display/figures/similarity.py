@@ -101,20 +101,19 @@ def _panel(
     **look: str,
 ) -> None:
     """Draw a metric by layer: calibrated between floor and ceiling, or as measured with the ceiling as a band."""
+    calibrated = False
     for pair, report in reports.items():
         frame, calibrated = curve(report, metric, estimator, k)
         line(axes, frame, "layer", colour(pair[1]), " ".join(filter(None, [pair_name(pair), name])), **look)
-        if calibrated:
-            for at, label in (
-                (1, ceiling_name(*limits) if limits else "a replicate"),
-                (0, "unrelated texts"),
-            ):
-                axes.axhline(at, color=GREY, lw=1, ls=":" if at == 0 else "--", label=label)
-        elif frame["null"].notna().any():
+        if not calibrated and frame["null"].notna().any():
             axes.plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="chance")
-        if not calibrated:
-            ceiling_bands(axes, {n: r.by_layer(metric, estimator, k=k) for n, r in limits.items()})
         layer_axis(axes, max(1, int(frame["layer"].max())), narrow=len(axes.figure.axes) > 4)
+    if not calibrated:
+        return ceiling_bands(axes, {n: r.by_layer(metric, estimator, k=k) for n, r in limits.items()})
+    for limit in limits:
+        axes.axhline(1, color=GREY, lw=1, ls="--", label=ceiling_name(limit))
+    axes.axhline(0, color=GREY, lw=1, ls=":", label="unrelated texts")
+    return None
 
 
 def _label(metric: str, estimator: str, reports: Mapping[str, Reports]) -> str:
