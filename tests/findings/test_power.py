@@ -25,28 +25,22 @@ def test_power_is_how_often_simulated_studies_of_these_sizes_are_equivalent() ->
     rng = np.random.default_rng(0)
     held = [
         stats.suite_difference(_study(rng, row.tasks, row.queries), "base", "reason", 13.0).equivalent
-        for _ in range(100)
+        for _ in range(40)
     ]
     assert 0.1 < row.holds < 0.95
-    assert row.holds == pytest.approx(np.mean(held), abs=0.15)
+    assert row.holds == pytest.approx(np.mean(held), abs=0.2)
 
 
 def _study(rng: np.random.Generator, tasks: int, queries: int) -> pd.DataFrame:
     """Scores of one run of reason and of base on three seeds, without any effect."""
-    seeds = rng.normal(size=3) * NOISE["seed"] ** 0.5
-    by_task = rng.normal(size=(3, tasks)) * NOISE["seed:task"] ** 0.5
-    parts = []
-    for arm, run in (("base", ""), ("reason", "reason")):
-        for seed in range(3):
-            model = rng.normal() * NOISE["model"] ** 0.5
-            for task in range(tasks):
-                mean = (
-                    50 + seeds[seed] + by_task[seed, task] + model + rng.normal() * NOISE["model:task"] ** 0.5
-                )
-                values = mean + rng.normal(size=queries) * NOISE["model:query"] ** 0.5
-                place = {"arm": arm, "run": run, "seed": seed, "task": str(task), "query": range(queries)}
-                parts.append(pd.DataFrame({**place, "score": values}))
-    return pd.concat(parts)
+    shape = {"seed": (1, 3, 1, 1), "model": (2, 3, 1, 1), "seed:task": (1, 3, tasks, 1)}
+    shape |= {"model:task": (2, 3, tasks, 1), "model:query": (2, 3, tasks, queries)}
+    scores = 50 + sum(rng.normal(size=size) * NOISE[name] ** 0.5 for name, size in shape.items())
+    index = pd.MultiIndex.from_product(
+        [("base", "reason"), range(3), range(tasks), range(queries)], names=["arm", "seed", "task", "query"]
+    )
+    frame = pd.DataFrame({"score": scores.ravel()}, index=index).reset_index()
+    return frame.assign(run=np.where(frame["arm"] == "base", "", "reason"))
 
 
 def test_power_grows_with_the_margin_and_falls_with_the_variance_between_runs() -> None:

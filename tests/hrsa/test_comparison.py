@@ -154,6 +154,57 @@ def test_a_model_with_itself_is_identical_everywhere(models):
     np.testing.assert_allclose(summary["value"], ~distance, atol=1e-3)
 
 
+@pytest.mark.parametrize("detail", ["full", "summary"])
+def test_identical_models_of_few_distinct_tokens_are_not_rotated(detail):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20, 32)).astype(np.float32)
+    token = rng.integers(0, 20, size=180)
+    a = replace(
+        made(0, layers=1, texts=30, each=6, width=32),
+        states=vectors[None, token],
+        pooled=vectors[token].reshape(1, 30, 6, 32).mean(2),
+    )
+    report = hrsa.compare_activations(a, a, SETTINGS, metrics=["r2"], detail=detail)
+    same = ("r2", "unrotated_r2", "rotated_correlation", "cosine", "inverse_row_entropy", "diagonal_energy")
+    for metric in same:
+        for estimator in ("reference", "paper"):
+            row = report.by_layer(metric, estimator).iloc[0]
+            np.testing.assert_allclose(row[["value", "low", "high"]].astype(float), 1, atol=1e-6)
+    rank = report.detail("rotation_rank")
+    assert rank.to_dict("records") == [{"layer": 0, "rank": len(set(token)) - 1, "width": 32}]
+
+
+def test_the_papers_procrustes_scores_are_those_of_uncentred_states_after_a_centred_fit(models):
+    a, b = (
+        replace(m, states=m.states + np.float32(shift)) for m, shift in zip(models, (3, 2.8), strict=False)
+    )
+    report = hrsa.compare_activations(a, b, SETTINGS, metrics=["r2"])
+    for layer in range(7):
+        x, y = a.states[layer].astype(np.float64), b.states[layer].astype(np.float64)
+        u, _, vt = np.linalg.svd((x - x.mean(0)).T @ (y - y.mean(0)))
+        ratio = ((x @ u @ vt - y) ** 2).sum() / (y**2).sum()
+        centred = ((x - x.mean(0)) @ u @ vt - (y - y.mean(0))).var(0).sum() / y.var(0).sum()
+        assert abs(ratio - centred) > 1e-3  # the two definitions differ here
+        found = {m: report.by_layer(m, "paper")["value"][layer] for m in ("r2", "residual_variance")}
+        assert found["residual_variance"] == pytest.approx(ratio, abs=1e-9)
+        assert found["r2"] == pytest.approx(1 - ratio, abs=1e-9)
+
+
+def test_the_interval_of_the_papers_residual_variance_is_that_of_leaving_texts_out(models):
+    a, b = (replace(m, states=m.states[:1] + np.float32(1), pooled=m.pooled[:1]) for m in models[:2])
+    report = hrsa.compare_activations(a, b, SETTINGS, metrics=["residual_variance"])
+    row = report.by_layer("residual_variance", "paper").iloc[0]
+
+    def ratio(rows):
+        x, y = a.states[0, rows].astype(float), b.states[0, rows].astype(float)
+        turned = x @ hrsa.orthogonal_procrustes(x, y).rotation
+        return ((turned - y) ** 2).sum() / (y**2).sum()
+
+    left_out = np.array([ratio(a.text_ids != t) for t in range(60)])
+    jackknife = np.sqrt(59 / 60 * ((left_out - left_out.mean()) ** 2).sum())
+    assert np.log(row["high"] / row["low"]) / 2 == pytest.approx(2.0 * jackknife / row["value"], rel=0.1)
+
+
 def test_row_order_of_equal_texts_and_saving_change_nothing(report, tmp_path):
     report.save(tmp_path / "a")
     report.save(tmp_path / "b")

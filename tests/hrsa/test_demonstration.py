@@ -47,8 +47,14 @@ def test_sink_tokens_fake_the_paper_estimator_of_unrelated_models_only(values: p
     assert with_sinks["cka", "reference"] < 0.2
     assert with_sinks["r2", "reference"] > 0.5  # nothing but CKA leaves sinks out
     assert abs(without["cka", "reference"]) < without["cka", "paper"]
-    assert without["r2", "reference"] < without["r2", "paper"]
+    assert max(without["r2", "reference"], without["r2", "paper"]) < 0
     assert abs(without["knn", "reference"]) < 0.05 < without["knn", "paper"]  # tokens of one text
+
+
+def test_the_mean_is_weighed_by_the_papers_r2_only(values: pd.Series) -> None:
+    tripled = values["scale and shift"]
+    assert tripled["r2", "reference"] == pytest.approx(1 - (2 / 3) ** 2, abs=1e-3)  # |3x - x|^2 of |3x|^2
+    assert tripled["r2", "paper"] < tripled["r2", "reference"] - 0.05
 
 
 def test_every_change_is_compared_in_both_estimators_on_every_metric(values: pd.Series) -> None:

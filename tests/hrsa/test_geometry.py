@@ -12,7 +12,7 @@ import torch
 from realign import hrsa
 from realign.hrsa import geometry
 from realign.hrsa.grids import cka_grids
-from realign.hrsa.uncertainty import interval, resample_weights
+from realign.hrsa.intervals import interval
 
 
 def gram_biased(x, y):
@@ -157,7 +157,7 @@ def test_influence_is_the_derivative_of_debiased_cka_with_respect_to_row_weights
     assert np.std(found.influence) / np.std(drop) == pytest.approx(1, abs=0.2)
 
 
-def test_text_bootstrap_interval_of_debiased_cka_covers_the_truth():
+def test_interval_over_texts_of_debiased_cka_covers_the_truth():
     """Tokens share their text's effect; the truth follows from the population covariances."""
     rng = np.random.default_rng(7)
     d, texts, each, trials = 5, 300, 2, 500
@@ -167,7 +167,6 @@ def test_text_bootstrap_interval_of_debiased_cka_covers_the_truth():
     cov_xy = cov_x @ mix
     cov_y = mix.T @ cov_x @ mix + 4 * np.eye(d)
     truth = (cov_xy**2).sum() / np.sqrt((cov_x**2).sum() * (cov_y**2).sum())
-    weights = resample_weights(texts, 1000, 0)
     groups = np.repeat(np.arange(texts), each)
     share = 0.5  # of the variance that a text's tokens have in common
 
@@ -181,7 +180,7 @@ def test_text_bootstrap_interval_of_debiased_cka_covers_the_truth():
         y = x @ mix + 2 * states()
         found = hrsa.cka_with_influence(x, y)
         influence = np.bincount(groups, found.influence, minlength=texts)
-        low, high = interval(found.debiased, influence, weights)
+        low, high = interval(found.debiased, influence, "correlation")
         hits += low <= truth <= high
     assert 0.92 <= hits / trials <= 0.98
 

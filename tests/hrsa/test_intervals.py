@@ -89,27 +89,64 @@ def test_degrees_of_freedom_are_n_for_normal_influences_and_few_for_one_that_dom
     assert hrsa.effective_freedom(lone) == pytest.approx(4, abs=0.02)
 
 
-@settings(deadline=None, max_examples=60)
+VALUES = {
+    "any": st.floats(-1e6, 1e6),
+    "correlation": st.floats(-1, 1),
+    "similarity": st.floats(0, 1),
+    "share": st.floats(0, 1),
+    "at most one": st.floats(-1e6, 1),
+    "positive": st.floats(0, 1e6),
+}
+
+
+@settings(deadline=None, max_examples=300)
 @given(
-    value=st.floats(-0.999, 0.999),
+    drawn=st.sampled_from(sorted(VALUES)).flatmap(lambda s: st.tuples(st.just(s), VALUES[s])),
     influence=st.lists(st.floats(-10, 10), min_size=2, max_size=30),
-    transform=st.sampled_from(["identity", "fisher", "log complement", "log"]),
     level=st.floats(0.05, 0.99),
 )
-def test_intervals_stay_in_range_hold_the_value_and_grow_with_the_level(value, influence, transform, level):
-    if transform == "log":
-        value = abs(value) + 1e-3
-    low, high, freedom = hrsa.influence_interval(value, influence, transform=transform, level=level)
-    assert low <= value + 1e-9
-    assert high >= value - 1e-9
+def test_intervals_stay_in_range_hold_the_value_and_grow_with_the_level(drawn, influence, level):
+    scale, value = drawn
+    low, high, freedom = hrsa.influence_interval(value, influence, scale=scale, level=level)
+    assert SCALES[scale].lowest <= low <= value <= high <= SCALES[scale].highest
     assert freedom >= 1
-    least, most = {"fisher": (-1, 1), "log complement": (-np.inf, 1), "log": (0, np.inf)}.get(
-        transform, (-np.inf, np.inf)
-    )
-    assert least <= low <= high <= most
-    wider = hrsa.influence_interval(value, influence, transform=transform, level=(1 + level) / 2)
-    assert wider[0] <= low + 1e-9
-    assert wider[1] >= high - 1e-9
+    wider = hrsa.influence_interval(value, influence, scale=scale, level=(1 + level) / 2)
+    tiny = 1e-9 * max(1, abs(value))
+    assert wider[0] <= low + tiny
+    assert wider[1] >= high - tiny
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "expected"),
+    [
+        ("share", 1.0, (0.9, 1.0)),  # at the end: one-sided
+        ("share", 0.0, (0.0, 0.1)),
+        ("correlation", -1.0, (-1.0, -0.9)),
+        ("at most one", 1 + 1e-9, (0.9, 1.0)),  # by rounding
+        ("positive", 0.0, (0.0, 0.1)),
+    ],
+)
+def test_an_interval_of_a_value_at_the_end_of_its_range_is_one_sided(scale, value, expected):
+    influence = np.tile([1, -1], 500) / 1000
+    error = reference.t.ppf(0.975, 999) * np.sqrt(1 / 999)
+    low, high = interval(value, influence * 0.1 / error, scale)
+    np.testing.assert_allclose([low, high], expected, atol=1e-9)
+
+
+def test_rounding_next_to_the_end_of_a_range_does_not_make_an_interval_wide():
+    influence = np.tile([1e-9, -1e-9], 100)
+    for scale, value in (("correlation", 1 - 1e-14), ("share", 1 - 1e-14), ("at most one", 1 - 1e-14)):
+        low, high = interval(value, influence, scale)
+        assert 1 - 1e-7 < low <= value <= high <= 1
+
+
+def test_numbers_that_are_not_known_or_beyond_rounding_have_no_interval():
+    values, influences = np.array([0.5, np.nan, 0.5, 1.2, 0.5]), np.tile([0.01, -0.01], (5, 10))
+    influences[2, 3] = np.inf
+    low, high = interval(values, influences, "correlation")
+    np.testing.assert_array_equal(np.isnan(low), [False, True, True, True, False])
+    assert low[0] == low[4] < 0.5 < high[0] == high[4]
+    assert np.isnan(interval(values, influences[:, :1], "any")).all()
 
 
 def test_a_calibrated_share_moves_with_value_floor_and_ceiling():
@@ -132,17 +169,17 @@ def test_a_calibrated_share_moves_with_value_floor_and_ceiling():
     ("call", "error", "message"),
     [
         (
-            lambda: hrsa.influence_interval(0.5, [0.1, -0.1], transform="logit"),
+            lambda: hrsa.influence_interval(0.5, [0.1, -0.1], scale="logit"),
             ValueError,
-            "transform must be one of",
+            "scale must be one of",
         ),
         (
-            lambda: hrsa.influence_interval(1.5, [0.1, -0.1], transform="correlation"),
+            lambda: hrsa.influence_interval(1.5, [0.1, -0.1], scale="correlation"),
             ValueError,
             "outside the range",
         ),
         (
-            lambda: hrsa.influence_interval(-1.0, [0.1, -0.1], transform="log"),
+            lambda: hrsa.influence_interval(-1.0, [0.1, -0.1], scale="positive"),
             ValueError,
             "outside the range",
         ),
@@ -161,4 +198,4 @@ def test_what_makes_no_sense_is_refused(call, error, message):
 
 def test_one_unit_has_no_interval_and_equal_units_have_no_width():
     assert np.isnan(hrsa.influence_interval(0.5, [0.0])).all()
-    assert hrsa.influence_interval(1.0, [0.0, 0.0], transform="correlation")[:2] == (1.0, 1.0)
+    assert hrsa.influence_interval(1.0, [0.0, 0.0], scale="correlation")[:2] == (1.0, 1.0)

@@ -159,9 +159,9 @@ def toy(pair):
     rows = hrsa.Rows()
     values = np.arange(len(pair.picked), dtype=float) / 10
     influence = np.tile(np.linspace(-1, 1, pair.texts) / 100, (len(pair.picked), 1))
-    ends = pair.interval(values, influence)
+    ends = pair.interval("toy", "reference", values, influence)
     rows.add("toy", "reference", pair.picked, values, ends, null=0.5, influence=influence)
-    rows.add("toy", "paper", pair.picked, -values, ends)
+    rows.add("toy", "paper", pair.picked, -values, pair.interval("toy", "paper", -values, influence))
     return rows
 
 

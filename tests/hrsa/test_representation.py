@@ -115,26 +115,69 @@ def test_rotation_angles_recover_a_known_rotation():
     np.testing.assert_allclose(hrsa.rotation_angles(o), [0, 30, 30, 180], atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(80, 6), (12, 9)])
-def test_shape_influence_is_the_derivative_with_respect_to_row_weights(shape):
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rows", [5, 12, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_identical_data_are_not_rotated_whatever_their_rank(rows, seed, dtype):
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(rows, 32)) * np.logspace(0, -4, 32) * 10.0 ** rng.integers(-6, 7)).astype(dtype)
+    fitted = hrsa.orthogonal_procrustes(x, x)
+    assert fitted.rank == min(rows - 1, 32)
+    np.testing.assert_allclose(fitted.rotation, np.eye(32), atol=1e-6)
+
+
+def test_of_all_best_rotations_it_is_the_one_with_the_largest_trace():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 8))
+    y = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 8))
+    fitted = hrsa.orthogonal_procrustes(x, y)
+    cross = (x - x.mean(0)).T @ (y - y.mean(0))
+    assert fitted.rank == 3
+    np.testing.assert_allclose(fitted.rotation @ fitted.rotation.T, np.eye(8), atol=1e-12)
+    assert np.sum(fitted.rotation * cross) == pytest.approx(np.linalg.norm(cross, "nuc"))
+    # It is the limit of the fit that is drawn a little towards the identity.
+    u, _, vt = np.linalg.svd(cross + 1e-7 * np.eye(8))
+    np.testing.assert_allclose(fitted.rotation, u @ vt, atol=1e-6)
+    null = [scipy.linalg.null_space(cross.T), scipy.linalg.null_space(cross)]
+    for _ in range(20):
+        turn = scipy.linalg.block_diag(scipy.linalg.qr(rng.normal(size=(5, 5)))[0])
+        other = fitted.rotation + null[0] @ (turn - null[0].T @ fitted.rotation @ null[1]) @ null[1].T
+        assert np.sum(other * cross) == pytest.approx(np.sum(fitted.rotation * cross))
+        assert np.trace(other) < np.trace(fitted.rotation)
+
+
+def _low_rank(rng, rows, rank, width):
+    return rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, width)) + 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "ranks"),
+    [((80, 6), (6, 6)), ((12, 9), (9, 9)), ((12, 20), (20, 20)), ((40, 9), (4, 9)), ((40, 9), (7, 3))],
+)
+def test_shape_influence_is_the_derivative_with_respect_to_row_weights(shape, ranks):
     rng = np.random.default_rng(8)
-    x = rng.normal(size=shape) + 2
-    y = x + 0.5 * rng.normal(size=shape)
+    x = _low_rank(rng, shape[0], ranks[0], shape[1])
+    y = 0.5 * _low_rank(rng, shape[0], ranks[1], shape[1]) + (x if ranks[1] >= shape[1] else 0)
 
     def weighted(weights):
         means = [np.average(v, axis=0, weights=weights) for v in (x, y)]
-        u, _, vt = np.linalg.svd((weights[:, None] * (x - means[0])).T @ (y - means[1]))
+        u, s, vt = np.linalg.svd((weights[:, None] * (x - means[0])).T @ (y - means[1]))
+        if r := np.sum(s <= 1e-9 * s[0]):
+            left, _, right = np.linalg.svd(u[:, -r:].T @ vt[-r:].T)
+            vt[-r:] = left @ right @ vt[-r:]
         p = (u @ vt) ** 2
         entropy = 1 + (p * np.log(p)).sum(1) / np.log(shape[1])
         return {"inverse_row_entropy": entropy.mean(), "diagonal_energy": np.trace(p) / shape[1]}
 
-    found = shape_influence(hrsa.orthogonal_procrustes(x, y), x, y)
+    fitted = hrsa.orthogonal_procrustes(x, y)
+    assert fitted.rank == min(*ranks, shape[0] - 1)
+    found = shape_influence(fitted, x, y)
     for row in (0, 7):
         step = np.zeros(len(x))
         step[row] = 1e-5
         up, down = weighted(1 + step), weighted(1 - step)
         for name, influence in found.items():
-            assert influence[row] == pytest.approx((up[name] - down[name]) / 2e-5, rel=1e-5)
+            assert influence[row] == pytest.approx((up[name] - down[name]) / 2e-5, rel=1e-5, abs=1e-9)
             assert influence.sum() == pytest.approx(0, abs=1e-12)
 
 

@@ -148,7 +148,7 @@ class HRSASettings(Config):
         description="Procrustes and probes after contrastive learning: for pairs among the first so many seeds",
     )
     attention: Attention = "bidirectional"
-    resamples: int = Field(default=200, ge=0, description="bootstrap resamples over texts")
+    resamples: int = Field(default=200, ge=0, description="resamples of texts, for intervals of F1")
     languages: tuple[str, ...] = Field(
         default=("fr", "es", "ja"),
         min_length=1,

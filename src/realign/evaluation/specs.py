@@ -1,7 +1,7 @@
-"""What a laptop task is: its data in plain Python, how it is described, and how mteb gets it.
+"""What a task of our own is: its data in plain Python, how it is described, and how mteb gets it.
 
-A builder is a pure function of the installed packages and of a size, so the same environment
-always gives the same data; ``TaskSpec.digest`` says which. mteb is imported where a task of its own is made.
+A builder is a pure function of installed packages, of archives with a pinned digest and of a size, so the same
+environment always gives the same data; ``TaskSpec.digest`` says which. mteb is imported where a task of its own is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from realign.texts.archives import Archive
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -25,7 +27,11 @@ MAIN_SCORES = {
     "PairClassification": "max_ap",
     "Reranking": "map_at_1000",
     "Retrieval": "ndcg_at_10",
+    "STS": "cosine_spearman",
 }
+LABELLED_TYPES = ("Classification", "MultilabelClassification", "Clustering")
+Size = Literal["study", "laptop", "smoke"]
+SIZES: tuple[Size, ...] = get_args(Size)
 BM25_TYPES = ("Retrieval", "Reranking")
 """Task types that BM25 is run on."""
 FEW_LABELS = {"n_experiments": 5, "samples_per_label": 8}
@@ -61,11 +67,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One laptop task.
+    """One task.
 
-    ``build(n)`` makes the data at size ``n``; ``n`` and ``smoke_n`` are its sizes in laptop and smoke suites.
-    ``gold`` says why the labels are right, ``weakness`` what the task cannot show; ``labels`` names what
-    a classification task's numbers stand for.
+    ``build(n)`` makes the data at size ``n``; ``study_n``, ``n`` and ``smoke_n`` are its sizes in study, laptop and
+    smoke suites, 0 where it is not in that suite (smoke: a task that needs no archive). ``gold`` says why the labels
+    are right, ``weakness`` what the task cannot show; ``labels`` names what a classification task's numbers
+    stand for. ``license``, ``reference``, ``citation`` (BibTeX), ``date`` (of the texts), ``annotations`` and
+    ``creation`` are those of the data, in the words of mteb's ``TaskMetadata``.
     """
 
     name: str
@@ -82,12 +90,23 @@ class TaskSpec:
     domains: tuple[str, ...] = ("Written",)
     subtypes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    archives: tuple[Archive, ...] = ()
     labels: tuple[str, ...] = ()
+    study_n: int = 0
+    reference: str = "https://arxiv.org/abs/2601.21192"
+    citation: str = ""
+    date: tuple[str, str] = ("2024-01-01", "2026-11-01")
+    annotations: str = "derived"
+    creation: str = "found"
 
     @property
     def main_score(self) -> str:
         """The measure that counts, that of the task's type."""
         return MAIN_SCORES[self.type]
+
+    def size(self, name: Size) -> int:
+        """Return the size of this task in a suite of a size."""
+        return {"study": self.study_n, "laptop": self.n, "smoke": self.smoke_n}[name]
 
     def data(self, n: int) -> Columns | Corpus:
         """Build the data once per process and size."""
@@ -178,21 +197,21 @@ def make(spec: TaskSpec, n: int) -> AbsTask:
         "name": spec.name,
         "description": f"{spec.description} Gold: {spec.gold}. Known weakness: {spec.weakness}.",
         "dataset": {"path": f"realign/{spec.name}", "revision": f"n{n}"},
-        "reference": "https://arxiv.org/abs/2601.21192",
+        "reference": spec.reference,
         "type": spec.type,
-        "category": "t2t",
+        "category": "t2c" if spec.type in LABELLED_TYPES else "t2t",
         "modalities": ["text"],
         "eval_splits": ["test"],
         "eval_langs": spec.languages,
         "main_score": spec.main_score,
-        "date": ("2024-01-01", "2026-11-01"),
+        "date": spec.date,
         "domains": spec.domains,
         "task_subtypes": spec.subtypes,
         "license": spec.license,
-        "annotations_creators": "derived",
+        "annotations_creators": spec.annotations,
         "dialect": [],
-        "sample_creation": "found",
-        "bibtex_citation": "",
+        "sample_creation": spec.creation,
+        "bibtex_citation": spec.citation,
     }
 
     def load_data(self: AbsTask, num_proc: int | None = None, **kwargs: Any) -> None:

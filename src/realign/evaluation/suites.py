@@ -1,7 +1,7 @@
 """Named lists of tasks. Everything here except ``load`` is cheap and imports no mteb.
 
-A suite of our own is one line of :data:`SUITES` and a module that builds its tasks; it exists in two
-sizes, ``laptop-NAME`` and ``smoke-NAME``.
+A suite of our own is one line of :data:`SUITES` and a module that builds its tasks; it exists in up to three
+sizes, ``study-NAME``, ``laptop-NAME`` and ``smoke-NAME``: those at which a task of it has a size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from realign.errors import UsageError, unknown
 from realign.evaluation import bright, cldr, code, instructions, messages
 from realign.evaluation import specs as specs_module
-from realign.evaluation.specs import TaskSpec
+from realign.evaluation.specs import SIZES, Size, TaskSpec
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -32,7 +32,7 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite built from installed packages: its tasks, and the benchmark that it stands for (if any).
+    """A suite of our own: its tasks, and the benchmark that it stands for (if any).
 
     ``files`` gives digests of further files that its data are made of, for store keys.
     """
@@ -41,6 +41,10 @@ class Suite:
     specs: tuple[TaskSpec, ...]
     stands_for: str = ""
     files: Callable[[], Mapping[str, str]] = dict
+
+    def sized(self, size: Size) -> list[tuple[TaskSpec, int]]:
+        """Return the tasks that a suite of this size has, each with its own size."""
+        return [(spec, spec.size(size)) for spec in self.specs if spec.size(size)]
 
 
 SUITES = (
@@ -56,45 +60,49 @@ SMOKE = Suite(
 
 def names() -> list[str]:
     """Suites by name; ``load`` also takes any mteb benchmark and ``tasks:NAME,NAME``."""
-    return [f"{size}-{s.name}" for size in ("laptop", "smoke") for s in SUITES] + [SMOKE.name, *BENCHMARKS]
+    own = [f"{size}-{suite.name}" for size in SIZES for suite in SUITES if suite.sized(size)]
+    return [*own, SMOKE.name, *BENCHMARKS]
 
 
-def _suite(name: str) -> Suite | None:
-    """Return the suite of a name like ``laptop-code``; None for what only mteb may know."""
+def _suite(name: str) -> tuple[Suite, Size] | None:
+    """Return the suite and size of a name like ``laptop-code``; None for what only mteb may know."""
     if name == SMOKE.name:
-        return SMOKE
-    size, _, kind = name.partition("-")
-    if size not in ("laptop", "smoke") or not kind:
+        return SMOKE, "smoke"
+    prefix, _, kind = name.partition("-")
+    size = next((each for each in SIZES if each == prefix), None)
+    if size is None or not kind:
         return None
-    suite = next((s for s in SUITES if s.name == kind), None)
+    suite = next((s for s in SUITES if s.name == kind and s.sized(size)), None)
     if suite is None:
         raise unknown("suite", name, names())
-    return suite
+    return suite, size
 
 
 def specs(name: str) -> list[tuple[TaskSpec, int]]:
-    """Specifications and sizes of a laptop or smoke suite; empty for suites of mteb."""
-    suite = _suite(name)
-    return [(s, s.n if name.startswith("laptop") else s.smoke_n) for s in suite.specs] if suite else []
+    """Specifications and sizes of a suite of our own; empty for suites of mteb."""
+    known = _suite(name)
+    return known[0].sized(known[1]) if known else []
 
 
 def about(name: str) -> str:
     """One line about a suite."""
-    suite = _suite(name)
-    if suite is None:
+    known = _suite(name)
+    if known is None:
         return BENCHMARKS.get(name, "tasks of mteb; data from the hub")
+    suite, size = known
     stands = f"stands for {suite.stands_for}; " if suite.stands_for else ""
-    return f"{len(suite.specs)} tasks; {stands}data built from installed packages"
+    tasks = suite.sized(size)
+    public = " and public archives" if any(spec.archives for spec, _ in tasks) else ""
+    return f"{len(tasks)} tasks; {stands}data built from installed packages{public}"
 
 
 def task_names(name: str) -> list[str]:
     """Task names of a suite (for an mteb benchmark this imports mteb)."""
-    suite = _suite(name)
-    return [s.name for s in suite.specs] if suite else [t.metadata.name for t in load(name)]
+    return [spec.name for spec, _ in specs(name)] or [task.metadata.name for task in load(name)]
 
 
 def describe(name: str) -> list[dict[str, str]]:
-    """One row for each task of a laptop or smoke suite, for the methods page (builds the data)."""
+    """One row for each task of a suite of our own, for the methods page (builds the data)."""
     rows = []
     for spec, n in specs(name):
         row = {"task": spec.name, "metric": spec.main_score}
@@ -106,32 +114,32 @@ def describe(name: str) -> list[dict[str, str]]:
 
 
 def texts(name: str) -> list[str]:
-    """Every text of a laptop or smoke suite (builds the data); empty for suites of mteb."""
+    """Every text of a suite of our own (builds the data); empty for suites of mteb."""
     return [text for spec, n in specs(name) for text in specs_module.texts(spec.data(n))]
 
 
 def sources(name: str, task: str | None = None) -> dict[str, str]:
-    """What a suite's data are made of, for store keys: package versions and the builder's version.
+    """What a suite's data are made of, for store keys: versions, digests of archives, and the builder's version.
 
-    With ``task``, of this task alone. No data are built. A hub suite depends on mteb, whose task
+    With ``task``, of this task alone. No data are built and no archive is needed. A hub suite depends on mteb, whose task
     definitions pin data revisions.
     """
-    suite = _suite(name)
+    known = _suite(name)
     chosen = [(s, n) for s, n in specs(name) if task in (None, s.name)]
     packages = {"mteb"} | {p for spec, _ in chosen for p in spec.packages}
     versions = {p: metadata.version(p).partition("+")[0] for p in sorted(packages)}
-    if suite is None or not chosen:
+    if known is None or not chosen:
         return versions
     sizes = ",".join(f"{s.name}={n}" for s, n in chosen)
-    return {**versions, "builder": f"{BUILDER_VERSION}", "sizes": sizes, **suite.files()}
+    archives = {archive.file: archive.sha256 for spec, _ in chosen for archive in spec.archives}
+    return {**versions, **archives, "builder": f"{BUILDER_VERSION}", "sizes": sizes, **known[0].files()}
 
 
 def task_instructions(name: str, *, strict: bool = False) -> Mapping[str, str]:
     """Resolved instruction by task: part of store keys, so a changed prompt never meets an old score."""
     table = instructions.load(strict=strict)
-    suite = _suite(name)
-    if suite is not None:
-        return {s.name: table(s.name, s.type) for s in suite.specs}
+    if own := specs(name):
+        return {spec.name: table(spec.name, spec.type) for spec, _ in own}
     return {t.metadata.name: table(t.metadata.name, t.metadata.type) for t in load(name)}
 
 
@@ -144,8 +152,8 @@ def load(name: str) -> list[AbsTask]:
     Raises:
         UsageError: no such suite, benchmark or task (the nearest name is given).
     """
-    if _suite(name) is not None:
-        return [specs_module.make(spec, n) for spec, n in specs(name)]
+    if own := specs(name):
+        return [specs_module.make(spec, n) for spec, n in own]
     import mteb
 
     if name.startswith("tasks:"):

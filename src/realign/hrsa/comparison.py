@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from realign.hrsa.activations import Activations, collect
 from realign.hrsa.forward import Progress
 from realign.hrsa.geometry import SINK_RATIO
+from realign.hrsa.intervals import effective_freedom
 from realign.hrsa.metrics import ESTIMATORS, METRICS
 from realign.hrsa.pair import Detail, Options, Pair, Probe
 from realign.hrsa.report import Report
@@ -93,7 +94,8 @@ def compare_activations(
             started = time.perf_counter()
             rows.extend(compute(pair))
             seconds[compute.__name__] = round(time.perf_counter() - started, 3)
-    meta = _facts(pair) | {"seconds": seconds} | rows.meta
+    effective = {name: round(float(np.median(effective_freedom(i))), 1) for name, i in rows.influence.items()}
+    meta = _facts(pair) | {"seconds": seconds, "effective_texts": effective} | rows.meta
     return Report(rows.table(), rows.all_details(), rows.rotation, rows.influence, meta)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from realign.hrsa.intervals import Scale, interval
+from realign.hrsa.intervals import ROUNDING, Scale, interval
 
 COLUMNS = ["metric", "estimator", "variant", "k", "layer", "value", "low", "high", "null", "ceiling"]
 ORDER = COLUMNS[:5]
@@ -41,8 +41,9 @@ def split_id(name: str) -> tuple[str, str, int]:
 
 
 def between(value: np.ndarray | float, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """Move a value that passes its interval, which holds it but for rounding, to the end; NaN ends leave it."""
-    return np.fmin(np.fmax(value, low), high)
+    """Move a value that passes its interval by rounding to the end; NaN ends leave it."""
+    moved = np.fmin(np.fmax(value, low), high)
+    return np.where(np.abs(moved - value) <= ROUNDING, moved, value)
 
 
 @dataclass

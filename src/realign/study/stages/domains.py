@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Probes need more texts than a domain has, and drift along tuning has the other metrics.
 METRICS = ("correlation", "cka", "knn")
-OWN_SETTINGS = {"domains", "n_texts", "max_tokens", "resamples", "seed"}
+OWN_SETTINGS = {"domains", "n_texts", "max_tokens", "seed"}
 HRSA_SETTINGS = {"cka_tokens", "knn_tokens", "k", "attention", "dtype", "seed"}
 
 
@@ -28,7 +28,7 @@ class Domains(Stage):
     """Similarity to base by domain of text, of the siblings' final models."""
 
     name = "domains"
-    version = 2
+    version = 3
     published = True
 
     def results(self) -> dict[str, Node]:
@@ -53,7 +53,7 @@ class Domains(Stage):
                 report = hrsa.compare_activations(
                     states,
                     tuned[domain],
-                    read.model_copy(update={"resamples": settings.resamples}),
+                    read,
                     metrics=METRICS,
                     detail="summary",
                     device=compute.device,
