@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import book_frames
 import numpy as np
 import pandas as pd
 import pytest
 
-from realign.display import tables
+from realign.display import figures, tables
 from realign.findings import similarity
+from realign.findings.measures import MEASURES
 from realign.hrsa import METRICS, Report
 
 
@@ -65,3 +67,28 @@ def test_what_was_not_computed_is_left_empty() -> None:
     assert ("probe_accuracy", "paper", "last") not in rows.index
     shown = tables.similarities({("base", "x"): report}).frame.set_index("metric")
     assert pd.isna(shown.loc["probe accuracy", "paper estimator, mean"])
+
+
+def without_probes() -> Report:
+    report = book_frames.report(0.8)
+    kept = {name: frame for name, frame in report.details.items() if not name.startswith("probe")}
+    return replace(report, details=kept)
+
+
+def test_classes_too_small_for_a_probe_are_said_and_cost_no_page() -> None:
+    pair = {("base", "reason"): without_probes()}
+    for estimator in ("reference", "paper"):
+        assert similarity.probes(pair, estimator).empty
+        assert str(tables.probes(pair, estimator)) == similarity.NO_PROBE
+    drawn = figures.probes({"": pair}, ceilings={"": {"bfloat16": without_probes()}})
+    assert [text.get_text() for text in drawn.texts] == [similarity.NO_PROBE]
+    both = {**pair, ("base", "sft"): book_frames.report(0.7)}
+    assert set(similarity.probes(both)["b"]) == {"sft"}
+    assert len(figures.probes({"": both}).axes) == 1
+
+
+def test_a_claim_about_probes_is_not_tested_where_there_are_none() -> None:
+    study = SimpleNamespace(
+        compare=SimpleNamespace(reports=lambda kind: {("base", "reason"): without_probes()})
+    )
+    assert MEASURES["backbone probe transfer to reason"](study) == []

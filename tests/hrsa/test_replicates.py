@@ -10,6 +10,8 @@ import pytest
 from scipy.stats import ortho_group
 
 from realign import hrsa
+from realign.hrsa import replicates
+from realign.hrsa.geometry import sink_rows
 from realign.hrsa.metrics import METRICS
 from realign.hrsa.rows import COLUMNS
 
@@ -41,7 +43,7 @@ def ends():
     base = model(0.3, 1)
     plain = tuple(name for name in METRICS if METRICS[name].level != "function")
     floor = hrsa.compare_activations(
-        base, hrsa.repaired(model(0.3, 2), 5), SETTINGS, metrics=plain, detail="summary"
+        base, replicates.repaired(model(0.3, 2), 5), SETTINGS, metrics=plain, detail="summary"
     )
     return base, floor, compared(base, model(0.3, 3))
 
@@ -52,20 +54,20 @@ MEASURED = [m.name for m in METRICS.values() if "reference" in m.estimators]
 @pytest.mark.parametrize("metric", MEASURED)
 def test_a_replicate_is_1_unrelated_texts_are_0_and_a_model_further_off_lies_between(ends, metric):
     base, floor, ceiling = ends
-    made = {
-        "replicate": compared(base, model(0.3, 4)),
-        "further": compared(base, model(1.0, 6)),
-        "unrelated": compared(base, hrsa.repaired(model(0.3, 7), 8)),
+    readout = METRICS[metric].level == "function"
+    made = {"replicate": compared(base, model(0.3, 4)), "further": compared(base, model(1.0, 6))}
+    if not readout:  # whose floor is known: the most frequent class
+        made["unrelated"] = compared(base, replicates.repaired(model(0.3, 7), 8))
+    share = {
+        name: replicates.overall(replicates.calibrate(r, floor, ceiling), metric, "mean")
+        for name, r in made.items()
     }
-    share = {name: hrsa.overall(hrsa.calibrate(r, floor, ceiling), metric, "mean") for name, r in made.items()}
     near = {name: row["calibrated"] for name, row in share.items()}
-    coarse = 0.4 if METRICS[metric].level == "function" else 0.15  # accuracy of 80 texts on two classes
-    assert near["replicate"] == pytest.approx(1, abs=coarse)
-    if metric != "probe_accuracy":  # its floor is the most frequent class, and shuffled pairs may do worse
-        assert near["unrelated"] == pytest.approx(0, abs=coarse)
-    assert near["unrelated"] - 0.1 <= near["further"] <= near["replicate"] + 0.1
-    if METRICS[metric].level != "function":
-        assert near["further"] < 0.95
+    assert near["replicate"] == pytest.approx(1, abs=0.4 if readout else 0.15)
+    assert near["further"] < near["replicate"]
+    if not readout:
+        assert near["unrelated"] == pytest.approx(0, abs=0.15)
+        assert near["unrelated"] < near["further"]
         for row in share.values():
             assert row["calibrated_low"] <= row["calibrated"] <= row["calibrated_high"]
 
@@ -82,18 +84,18 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_calibrated_numbers_keep_the_declared_invariances(ends, change):
     base, floor, ceiling = ends
-    plain = hrsa.calibrate(compared(base, model(1.0, 6)), floor, ceiling)
-    changed = hrsa.calibrate(compared(base, model(1.0, 6, CHANGES[change])), floor, ceiling)
+    plain = replicates.calibrate(compared(base, model(1.0, 6)), floor, ceiling)
+    changed = replicates.calibrate(compared(base, model(1.0, 6, CHANGES[change])), floor, ceiling)
     for metric in MEASURED:
         if change in METRICS[metric].invariances:
-            pair = [hrsa.overall(report, metric, "last")["calibrated"] for report in (plain, changed)]
+            pair = [replicates.overall(report, metric, "last")["calibrated"] for report in (plain, changed)]
             assert pair[0] == pytest.approx(pair[1], abs=2e-3), metric
 
 
 def test_a_ceiling_that_is_not_told_apart_from_the_floor_calibrates_nothing(ends):
     base, floor, _ = ends
-    same = hrsa.calibrate(compared(base, model(1.0, 6)), floor, floor)
-    numbers = hrsa.overall(same, "cka", "mean")
+    same = replicates.calibrate(compared(base, model(1.0, 6)), floor, floor)
+    numbers = replicates.overall(same, "cka", "mean")
     assert np.isfinite(numbers["value"])
     assert numbers[["calibrated", "calibrated_low", "calibrated_high"]].isna().all()
 
@@ -102,7 +104,9 @@ def synthetic(value, texts, sample="same"):
     """A report of one metric at one layer: a value, and influences of its texts."""
     row = ["cka", "reference", "", 0, 0, value, value - 0.01, value + 0.01, np.nan, np.nan]
     table = pd.DataFrame([row], columns=COLUMNS)
-    return hrsa.Report(table, influence={"cka": texts[None].astype(np.float32)}, meta={"layers": 1, "sample": sample})
+    return hrsa.Report(
+        table, influence={"cka": texts[None].astype(np.float32)}, meta={"layers": 1, "sample": sample}
+    )
 
 
 def draw(rng, seeds, crossed=True, runs=1, size=(0.02, 0.02, 0.01, 0.01)):
@@ -119,22 +123,24 @@ def draw(rng, seeds, crossed=True, runs=1, size=(0.02, 0.02, 0.01, 0.01)):
     return reports, levels
 
 
-@pytest.mark.parametrize(("seeds", "crossed", "runs"), [(3, True, 1), (3, False, 1), (5, True, 3), (8, True, 1)])
+@pytest.mark.parametrize(
+    ("seeds", "crossed", "runs"), [(3, True, 1), (3, False, 1), (5, True, 3), (8, True, 1)]
+)
 def test_intervals_of_means_over_pairs_cover_for_other_seeds_runs_and_texts(seeds, crossed, runs):
     rng = np.random.default_rng(seeds)
     hits = 0
-    for _ in range(300):
-        row = hrsa.mean(*draw(rng, seeds, crossed, runs)).table.iloc[0]
+    for _ in range(200):
+        row = replicates.mean(*draw(rng, seeds, crossed, runs)).table.iloc[0]
         hits += row["low"] <= 0.5 <= row["high"]
-    assert 0.92 < hits / 300 <= 1, hits / 300
+    assert 0.92 < hits / 200 <= 1, hits / 200
 
 
 def test_two_seeds_leave_the_interval_open_and_one_run_is_said_and_not_counted():
     rng = np.random.default_rng(0)
-    two = hrsa.mean(*draw(rng, 2))
+    two = replicates.mean(*draw(rng, 2))
     assert two.meta["levels"] == {"seed": ["0", "1"], "run": ["0"]}
     assert two.table[["low", "high"]].isna().all().all()
-    many = hrsa.mean(*draw(rng, 3))
+    many = replicates.mean(*draw(rng, 3))
     assert np.isfinite(many.table[["low", "high"]]).all().all()
     assert set(many.units["cka"]) == {"seed"}
 
@@ -143,7 +149,7 @@ def test_what_two_means_share_in_seeds_and_texts_cancels_in_their_difference():
     rng = np.random.default_rng(0)
     reports, levels = draw(rng, 4)
     lower = [replace(r, table=r.table.assign(value=r.table["value"] - 0.05)) for r in reports]
-    first, second = hrsa.mean(reports, levels), hrsa.mean(lower, levels)
+    first, second = replicates.mean(reports, levels), replicates.mean(lower, levels)
     gap = hrsa.difference(first, second, "cka")
     assert gap.value == pytest.approx(0.05)
     assert gap.high - gap.low < 1e-6
@@ -157,7 +163,7 @@ def test_metrics_of_some_pairs_only_are_averaged_over_those():
         if "3" not in level["seed"]:
             extra = report.table.assign(metric="r2", value=0.9, low=0.88, high=0.92)
             report.table = pd.concat([report.table, extra], ignore_index=True)
-    row = hrsa.mean(reports, levels).table.query("metric == 'r2'").iloc[0]
+    row = replicates.mean(reports, levels).table.query("metric == 'r2'").iloc[0]
     assert row["value"] == pytest.approx(0.9)
     # without influences the error of texts is that of the averaged interval
     assert row["high"] - row["low"] == pytest.approx(0.04, rel=0.05)
@@ -172,29 +178,31 @@ def test_layers_of_low_rank_are_marked_and_left_out_of_the_means_of_rotations():
     assert report.by_layer("inverse_row_entropy")["determined"].tolist() == [False, True, True]
     assert report.by_layer("cka")["determined"].all()
     rows = report.by_layer("r2")["value"]
-    assert hrsa.overall(report, "r2", "mean")["value"] == pytest.approx(rows[1:].mean())
+    assert replicates.overall(report, "r2", "mean")["value"] == pytest.approx(rows[1:].mean())
     line = report.summary().query("metric == 'r2' and at == 'mean'")
     assert line["value"].item() == pytest.approx(rows[1:].mean())
     whole = report.by_layer("cka")["value"]
-    assert hrsa.overall(report, "cka", "mean")["value"] == pytest.approx(whole.mean())
+    assert replicates.overall(report, "cka", "mean")["value"] == pytest.approx(whole.mean())
 
 
 def test_pairs_ceilings_and_floors_hold_the_same_layers_whatever_the_detail():
     settings = SimpleNamespace(**vars(SETTINGS), layers=2)
     a, b = model(0.0, 1), model(0.5, 2)
     for detail in ("full", "summary"):
-        report = hrsa.compare_activations(a, b, settings, metrics=["cka", "knn", "r2", "correlation"], detail=detail)
-        own = report.table[~report.table["variant"].isin(["text", "centred", "standardised"])]
-        assert {tuple(sorted(set(rows["layer"]))) for _, rows in own.groupby(["metric", "estimator"])} == {(0, 2)} | (
-            {(2,)} if detail == "full" else set()
+        report = hrsa.compare_activations(
+            a, b, settings, metrics=["cka", "knn", "r2", "correlation"], detail=detail
         )
+        own = report.table[~report.table["variant"].isin(["text", "centred", "standardised"])]
+        assert {tuple(sorted(set(rows["layer"]))) for _, rows in own.groupby(["metric", "estimator"])} == {
+            (0, 2)
+        } | ({(2,)} if detail == "full" else set())
 
 
 def test_sinks_of_a_study_are_those_that_are_given():
     a, b, start = model(0.0, 1), model(0.5, 2), model(0.0, 1)
     b.states[:, ::50] *= 60  # sinks that the sibling alone has
     start.states[:, 3::100] *= 60
-    mask = hrsa.sink_rows(start)
+    mask = sink_rows(start)
     assert mask.sum() == 4
     assert hrsa.compare_activations(a, b, SETTINGS, metrics=["cka"], sinks=mask).meta["sinks"] == 4
     assert hrsa.compare_activations(a, b, SETTINGS, metrics=["cka"]).meta["sinks"] == 8
@@ -203,23 +211,28 @@ def test_sinks_of_a_study_are_those_that_are_given():
 def test_a_saturated_text_set_is_flagged_and_not_the_one_that_is_read():
     a, b = model(0.2, 1), model(0.2, 2)
     hard = np.random.default_rng(1).permutation(LABELS)
-    noisy = np.where(np.random.default_rng(2).random(TEXTS) < 0.25, 1 - LABELS, LABELS)
-    easy = (a.pooled[-1] * 0 + 5 * LABELS[:, None]).astype(np.float32)
-    easy += 0.01 * a.pooled[-1]
+    noisy = np.where(np.random.default_rng(2).random(TEXTS) < 0.06, 1 - LABELS, LABELS)
+    easy = (5 * np.eye(WIDTH)[LABELS] + 0.01 * a.pooled[-1]).astype(np.float32)
     probes = {
         "saturated": hrsa.Probe(easy, easy, LABELS),
         "chance": hrsa.Probe(a.pooled[-1], b.pooled[-1], hard),
         "good": hrsa.Probe(a.pooled[-1], b.pooled[-1], noisy),
     }
-    report = hrsa.compare_activations(a, b, SETTINGS, probes=probes, metrics=["probe_transfer"], detail="summary")
+    report = hrsa.compare_activations(
+        a, b, SETTINGS, probes=probes, metrics=["probe_transfer"], detail="summary"
+    )
     flags = report.detail("probe_sets").set_index("text_set")["flag"].to_dict()
     assert flags == {"saturated": "saturated", "chance": "chance", "good": ""}
     assert report.reference_id("probe_transfer") == "probe_transfer:good"
-    assert [name for name in report.summary()["metric"] if name.startswith("probe_transfer")] == ["probe_transfer:good"]
+    assert [name for name in report.summary()["metric"] if name.startswith("probe_transfer")] == [
+        "probe_transfer:good"
+    ]
     far = hrsa.compare_activations(
         a, model(2.0, 3), SETTINGS, probes=probes | {"good": hrsa.Probe(a.pooled[-1], model(2.0, 3).pooled[-1], noisy)},
         metrics=["probe_transfer"], detail="summary",
     )  # fmt: skip
     gap = hrsa.difference(report, far, "probe_accuracy:good")
-    apart = np.hypot(*((r.by_layer("probe_accuracy", variant="good").eval("high - low").iloc[0]) for r in (report, far)))
+    apart = np.hypot(
+        *((r.by_layer("probe_accuracy", variant="good").eval("high - low").iloc[0]) for r in (report, far))
+    )
     assert gap.high - gap.low < apart  # the same texts are right and wrong in both

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ VERDICT = r"(holds|does not hold|inconclusive|not tested here)"
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
 
 pytestmark = pytest.mark.site
+
+
+def test_no_file_of_the_site_names_a_place_of_this_machine(site: Path) -> None:
+    kinds = (".html", ".ipynb", ".json", ".js", ".txt", ".md", ".svg", ".py")
+    places = (str(paths.root()), str(paths.artifacts()), f"{Path.home()}/", f"{tempfile.gettempdir()}/")
+    for file in (file for file in site.rglob("*") if file.suffix in kinds and "mathjax" not in file.parts):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert [place for place in places if place in text] == [], file
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -11,18 +11,18 @@ VERSIONS = {
     "backbone": 1,
     "tune": 1,
     "tuning-log": 1,
-    "policy": 1,
+    "policy": 2,
     "train": 1,
     "training-log": 1,
     "evaluate": 2,
     "read": 1,
-    "compare": 4,
-    "drift": 4,
-    "languages": 2,
+    "compare": 5,
+    "drift": 5,
+    "languages": 3,
     "map": 1,
     "updates": 1,
     "landscape": 1,
-    "domains": 2,
+    "domains": 3,
 }
 
 

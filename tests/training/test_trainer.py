@@ -123,6 +123,22 @@ def test_the_model_card_says_how_it_was_made(trained: Path) -> None:
     assert {"torch", "transformers"} <= set(facts["versions"])
 
 
+def test_the_model_card_says_what_becomes_of_an_empty_text_and_it_is_so(trained: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    card = " ".join((trained / "model" / "README.md").read_text().split())
+    assert "Give no empty text" in card
+    assert "realign refuses one wherever it stands" in card
+    assert "a text without tokens is a RuntimeError alone and a zero vector beside others" in card
+    plain = SentenceTransformer(str(trained / "model"), device="cpu")
+    with pytest.raises(RuntimeError):
+        plain.encode([""])
+    assert not plain.encode(["", "x"])[0].any()
+    for texts in ([""], ["", "x"], [" "]):
+        with pytest.raises(RealignError, match="is empty"):
+            Embedder.from_directory(trained / "model").encode(texts)
+
+
 KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])

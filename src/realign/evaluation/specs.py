@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "MultilabelClassification": FEW_LABELS,
     # mteb embeds 4% of a clustering task's texts by default; a small task is read whole.
     "Clustering": {"max_fraction_of_documents_to_embed": None},
+    "STS": {"min_score": 0, "max_score": 1},
 }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from realign import hrsa
 from realign.findings import scores
 from realign.findings.similarity import text_sets
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 
 if TYPE_CHECKING:
     from realign.study import Study
@@ -79,7 +79,9 @@ class PairSimilarity:
         """Return the mean over layers or the last layer, one for each text set; empty if not measured."""
         report = self.report(study)
         return [
-            Estimate(*hrsa.overall(report, self.metric, self.at, variant=variant)[["value", "low", "high"]])
+            Estimate(
+                *replicates.overall(report, self.metric, self.at, variant=variant)[["value", "low", "high"]]
+            )
             for variant in self.sets(report)
             if report is not None
         ]

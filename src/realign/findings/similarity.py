@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from realign import hrsa
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 from realign.hrsa.metrics import ESTIMATORS, middle
 from realign.hrsa.report import CALIBRATED
 from realign.hrsa.rows import metric_id, split_id
@@ -74,7 +74,7 @@ def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
                             "undetermined": int((~rows["determined"]).sum()),
                         }
                         records.append(
-                            of | dict(hrsa.overall(report, metric, at, estimator, variant=variant))
+                            of | dict(replicates.overall(report, metric, at, estimator, variant=variant))
                         )
     return pd.DataFrame(records, columns=[*columns, "undetermined"])
 

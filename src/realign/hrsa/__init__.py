@@ -13,7 +13,7 @@ from realign.hrsa.comparison import compare, compare_activations
 from realign.hrsa.correlation import correlation_grid, dimension_correlation
 from realign.hrsa.forward import extract
 from realign.hrsa.function import ProbeResult, cross_model_probe
-from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, sink_rows, standardise
+from realign.hrsa.geometry import cka_with_influence, energy, linear_cka, standardise
 from realign.hrsa.grids import cka_grid
 from realign.hrsa.intervals import calibrated, effective_freedom, influence_interval
 from realign.hrsa.knn import KNNOverlap, knn_overlap
@@ -21,7 +21,7 @@ from realign.hrsa.maps import ModelsMap, models_map
 from realign.hrsa.metrics import METRICS, Metric
 from realign.hrsa.neighbours import nearest
 from realign.hrsa.pair import Pair, Probe
-from realign.hrsa.replicates import Difference, calibrate, difference, mean, overall, repaired
+from realign.hrsa.replicates import Difference, difference
 from realign.hrsa.report import Report, by_layer
 from realign.hrsa.rotation import (
     Procrustes,
@@ -48,7 +48,6 @@ __all__ = [
     "Report",
     "Rows",
     "by_layer",
-    "calibrate",
     "calibrated",
     "cka_grid",
     "cka_with_influence",
@@ -67,15 +66,11 @@ __all__ = [
     "inverse_row_entropy",
     "knn_overlap",
     "linear_cka",
-    "mean",
     "models_map",
     "nearest",
     "orthogonal_procrustes",
-    "overall",
     "permutation_energy",
     "permutation_test",
-    "repaired",
     "rotation_angles",
-    "sink_rows",
     "standardise",
 ]

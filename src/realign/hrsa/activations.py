@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from realign.hrsa.forward import Batch, Encoded, Progress, encode, forward, position_limit
+from realign.hrsa.arrays import plain
+from realign.hrsa.checks import whole_number
+from realign.hrsa.forward import Batch, Encoded, Progress, check_model, encode, forward, position_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,9 +83,15 @@ class Activations:
         This compares models on text level, or one model with itself across languages: pass the
         embeddings of parallel texts, row i of both being translations of one another.
         """
-        values = np.asarray(pooled, dtype=np.float32)
-        if values.ndim != 3:
-            raise ValueError(f"pooled must have shape (layers, texts, dimensions), got {values.shape}")
+        given = plain(pooled, "pooled")
+        if given.dtype.kind not in "iuf" or given.ndim != 3 or not given.size:
+            raise ValueError(
+                f"pooled must be numbers of shape (layers, texts, dimensions), got {given.dtype} of {given.shape}"
+            )
+        with np.errstate(over="ignore"):
+            values = given.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("pooled holds NaN, an infinity, or a number too large for float32")
         rows = np.arange(values.shape[1])
         zeros = np.zeros_like(rows)
         return cls(values, rows, zeros, zeros, values, rows.astype(np.uint64), meta or {"level": "text"})
@@ -118,7 +127,7 @@ def _digest(ids: list[int]) -> int:
 def collect(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     tokens: int = 4096,
     seed: int = 0,
@@ -132,7 +141,7 @@ def collect(
     Args:
         model: a loaded transformers model.
         tokenizer: its tokenizer.
-        texts: what to read; none may be empty.
+        texts: what to read; any iterable of strings, none empty.
         tokens: how many token states to keep (0: text means only).
         seed: of the sample.
         max_tokens: longer texts are cut; ``meta['truncated']`` counts them.
@@ -144,20 +153,24 @@ def collect(
         Activations; memory is L x (tokens + n_texts) x d x 4 bytes whatever the length of the texts.
     """
     started = time.perf_counter()
+    tokens, seed = whole_number(tokens, "tokens", 0), whole_number(seed, "seed", 0)
+    token_budget = whole_number(token_budget, "token_budget")
+    check_model(model)
     encoded = encode(tokenizer, texts, max_tokens, position_limit(model))
     sample, keys = sample_tokens(encoded.ids, tokens, seed)
     by_text = np.argsort(sample[:, 0], kind="stable")
-    bounds = np.searchsorted(sample[by_text, 0], np.arange(len(texts) + 1))
+    bounds = np.searchsorted(sample[by_text, 0], np.arange(len(keys) + 1))
     rows_of = [by_text[start:stop] for start, stop in pairwise(bounds)]
     states = pooled = np.empty((0, 0, 0), dtype=np.float32)
-    for batch in forward(model, tokenizer, encoded, token_budget, layers, progress):
-        if not pooled.size:
-            depth, width = len(batch.layers), batch.layers[0].shape[-1]
-            states = np.empty((depth, len(sample), width), dtype=np.float32)
-            pooled = np.empty((depth, len(texts), width), dtype=np.float32)
-        _keep(batch, sample, rows_of, states, pooled)
-        del batch  # its memory is free before the next one is read
-    meta = {"texts": len(texts), "tokens_sampled": len(sample), "seed": seed, "max_tokens": max_tokens}
+    with closing(forward(model, tokenizer, encoded, token_budget, layers, progress)) as read:
+        for batch in read:
+            if not pooled.size:
+                depth, width = len(batch.layers), batch.layers[0].shape[-1]
+                states = np.empty((depth, len(sample), width), dtype=np.float32)
+                pooled = np.empty((depth, len(keys), width), dtype=np.float32)
+            _keep(batch, sample, rows_of, states, pooled)
+            del batch  # its memory is free before the next one is read
+    meta = {"texts": len(keys), "tokens_sampled": len(sample), "seed": seed, "max_tokens": max_tokens}
     meta |= _facts(model, encoded) | {"seconds": round(time.perf_counter() - started, 3)}
     for layer, values in enumerate(zip(states, pooled, strict=True)):
         if not all(np.isfinite(each).all() for each in values):

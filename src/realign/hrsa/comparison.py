@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from realign.hrsa.activations import Activations, collect
-from realign.hrsa.forward import Progress
+from realign.hrsa.arrays import plain
+from realign.hrsa.checks import instance, layer_numbers, one_of, text_list
+from realign.hrsa.forward import Progress, check_model
 from realign.hrsa.geometry import SINK_RATIO
 from realign.hrsa.intervals import effective_freedom
 from realign.hrsa.metrics import ESTIMATORS, METRICS
@@ -78,16 +80,16 @@ def compare_activations(
     Raises:
         ValueError: the two did not read the same tokens, or differ in layers or width; an unknown metric.
     """
-    wanted = set(METRICS) if metrics is None else set(metrics)
-    if wanted - set(METRICS):
-        raise ValueError(f"unknown metrics {sorted(wanted - set(METRICS))}; choose from {', '.join(METRICS)}")
+    wanted, options = _wanted(metrics), Options.read(settings)
+    one_of(detail, "detail", get_args(Detail))
     _check(a, b)
+    _check_texts(a, labels, probes)
     count = a.states.shape[0]
     options = Options.read(settings)
-    spread = np.linspace(0, count - 1, options.layers or count).round().tolist()
-    picked = sorted({int(layer) % count for layer in (spread if layers is None else layers)})
+    spread = np.linspace(0, count - 1, options.layers or count).round().astype(int)
+    picked = sorted(set(layer_numbers(spread if layers is None else layers, count)))
     scales = {(each.name, e): each.scale_of(e) for each in METRICS.values() for e in ESTIMATORS}
-    pair = Pair(a, b, options, torch.device(device), picked, detail, labels, probes or {}, scales, sinks)
+    pair = Pair(a, b, options, _device(device), picked, detail, labels, probes or {}, scales, sinks)
     rows, seconds = Rows(), {}
     with torch.inference_mode():
         for compute in dict.fromkeys(each.compute for each in METRICS.values() if each.name in wanted):
@@ -121,7 +123,47 @@ def _facts(pair: Pair) -> dict[str, Any]:
     }
 
 
+def _wanted(metrics: Collection[str] | None) -> set[str]:
+    if metrics is None:
+        return set(METRICS)
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise ValueError(f"metrics must be a list of names, such as ['cka', 'knn'], got {metrics!r}")
+    wanted = set(metrics)
+    if wanted - set(METRICS):
+        unknown = sorted(map(str, wanted - set(METRICS)))
+        raise ValueError(f"unknown metrics {unknown}; choose from {', '.join(METRICS)}")
+    if not wanted:
+        raise ValueError(f"metrics is empty; choose from {', '.join(METRICS)}")
+    return wanted
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device {device!r} is unknown; choose 'cpu' or 'cuda'") from None
+
+
+def _check_texts(a: Activations, labels: Sequence[object] | None, probes: Mapping[str, Probe] | None) -> None:
+    """Refuse labels that are not one a text, and probes that are none."""
+    texts = a.text_keys.shape
+    if labels is not None and plain(labels, "labels").shape != texts:
+        raise ValueError(
+            f"labels has shape {plain(labels, 'labels').shape}; one for each of the {texts[0]} texts is needed"
+        )
+    if probes is not None and not isinstance(probes, Mapping):
+        raise ValueError(f"probes must map names of text sets to Probe, got {type(probes).__name__}")
+    for name, each in (probes or {}).items():
+        instance(each, f"probes[{name!r}]", Probe)
+
+
 def _check(a: Activations, b: Activations) -> None:
+    for name, model in (("a", a), ("b", b)):
+        held = instance(model, name, Activations)
+        if held.states.ndim != 3 or held.states.shape[1] != len(held.text_ids):
+            raise ValueError(f"{name} holds states {held.states.shape} of {len(held.text_ids)} tokens")
+        if not np.isfinite(held.pooled).all():
+            raise ValueError(f"{name} holds text means that are not finite; extract it in float32")
     for name in ("text_keys", "token_ids", "positions", "text_ids"):
         what, x, y = name.replace("_", " "), getattr(a, name), getattr(b, name)
         if x.shape != y.shape:
@@ -148,7 +190,7 @@ def _sample_digest(a: Activations, rows: NDArray[np.int64]) -> str:
 
 @overload
 def compare(
-    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Sequence[str],
+    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Iterable[str],
     settings: object = None, *,
     attention: Mode | None = None, progress: Progress | None = None, **options: Any,
 ) -> Report: ...  # fmt: skip
@@ -156,7 +198,7 @@ def compare(
 
 @overload
 def compare(
-    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Sequence[str],
+    model_a: PreTrainedModel, model_b: PreTrainedModel, tokenizers: Tokenizers, texts: Iterable[str],
     settings: object = None, *,
     attention: Literal["both"], progress: Progress | None = None, **options: Any,
 ) -> dict[Mode, Report]: ...  # fmt: skip
@@ -166,7 +208,7 @@ def compare(
     model_a: PreTrainedModel,
     model_b: PreTrainedModel,
     tokenizers: Tokenizers,
-    texts: Sequence[str],
+    texts: Iterable[str],
     settings: object = None,
     *,
     attention: Mode | Literal["both"] | None = None,
@@ -179,7 +221,8 @@ def compare(
         model_a: a transformers model.
         model_b: the other.
         tokenizers: the tokenizer of both, or a pair of tokenizers that must agree on the texts.
-        texts: what both read; none may be empty.
+        texts: what both read; any iterable of strings, none empty. Intervals need some tens of them: with fewer
+            than 2 nothing can be held out, which is an error, and with fewer than 4 `cka_null` is NaN.
         settings: as in compare_activations; also max_tokens (default: 512).
         attention: read both models in this mode (for models that follow ``config.is_causal``, such as Llama,
             Qwen2 and Qwen3); None leaves them as they are. 'both' reads and compares in either mode, to see
@@ -190,13 +233,21 @@ def compare(
     Returns:
         A report; with 'both' a report for each mode.
     """
+    if attention is not None:
+        one_of(attention, "attention", (*get_args(Mode), "both"))
+    texts = text_list(texts)  # read twice at least, which a generator cannot be
+    check_model(model_a, "model_a")
+    check_model(model_b, "model_b")
     if attention == "both":
         again = partial(compare, model_a, model_b, tokenizers, texts, settings, progress=progress, **options)
         return {mode: again(attention=mode) for mode in get_args(Mode)}
+    if isinstance(tokenizers, tuple | list) and len(tokenizers) != 2:
+        raise ValueError(f"tokenizers must be one tokenizer or two, got {len(tokenizers)}")
     first, second = tokenizers if isinstance(tokenizers, tuple | list) else (tokenizers, tokenizers)
     choice = Options.read(settings)
     keep = max(choice.cka_tokens, choice.knn_tokens)
     limit = getattr(settings, "max_tokens", 512)
+    _wanted(options.get("metrics"))  # before minutes of reading
     read = partial(collect, texts=texts, tokens=keep, seed=choice.seed, max_tokens=limit, progress=progress)
     states = []
     for model, tokenizer in ((model_a, first), (model_b, second)):
@@ -208,8 +259,6 @@ def compare(
 @contextmanager
 def _attention(model: PreTrainedModel, mode: str | None) -> Iterator[None]:
     """Set ``config.is_causal`` for a while."""
-    if mode not in (None, "bidirectional", "causal"):
-        raise ValueError(f"attention '{mode}' is unknown; choose 'bidirectional', 'causal' or 'both'")
     before = getattr(model.config, "is_causal", None)
     if mode is not None:
         model.config.is_causal = mode == "causal"

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realign.hrsa import arrays
-from realign.hrsa.arrays import Stack, as_matrix, as_pair, center, constant_columns, group_sums, numpy
+from realign.hrsa.arrays import Stack, as_pair, center, constant_columns, group_sums, numpy, unit_scale
+from realign.hrsa.checks import whole_number
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
@@ -27,10 +28,10 @@ def dimension_correlation(x: arrays.Array, y: arrays.Array) -> np.ndarray:
     Raises:
         ValueError: the shapes differ, a value is not finite, or all dimensions are constant.
     """
-    left, right = as_pair(x, y, same_width=True)
-    left, right = center(left.double()), center(right.double())
+    first, second = as_pair(x, y, same_width=True, unit=True)
+    left, right = center(first.double()), center(second.double())
     spread = torch.sqrt((left**2).sum(0)) * torch.sqrt((right**2).sum(0))
-    constant = constant_columns(left, as_matrix(x, "X")) | constant_columns(right, as_matrix(y, "Y"))
+    constant = constant_columns(left, first) | constant_columns(right, second)
     if bool(constant.all()):
         raise ValueError("every dimension is constant in X or in Y; no correlation is defined")
     r = (left * right).sum(0) / spread
@@ -60,6 +61,7 @@ def correlation_grid_by_part(
     With z the standardised states, sum z^2 = 1, row p moves a dimension's r by
     ``z_x z_y - r (z_x^2 + z_y^2) / 2``.
     """
+    block = whole_number(block, "block")
     left, right = arrays.as_layers(xs, "xs"), arrays.as_layers(ys, "ys")
     n, width = left[0].shape
     if right[0].shape[0] != n or any(layer.shape[1] != width for layer in [*left, *right]):
@@ -126,7 +128,7 @@ def correlation(pair: Pair) -> Rows:
 def correlation_influence(x: Tensor, y: Tensor, groups: Tensor, texts: int) -> tuple[np.ndarray, np.ndarray]:
     """Pearson r (d,) and the jackknife influence (texts,) of each text on its mean over dimensions."""
     r = dimension_correlation(x, y)
-    xc, yc = center(x), center(y)
+    xc, yc = center(unit_scale(x)), center(unit_scale(y))
     ones = torch.ones(len(x), dtype=torch.float64, device=x.device)
     count = len(x) - group_sums(ones, groups, texts)[:, None]
 

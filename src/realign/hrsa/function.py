@@ -10,9 +10,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -20,7 +21,8 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from realign.hrsa.arrays import Array, as_groups, as_pair, numpy
+from realign.hrsa.arrays import Array, as_groups, as_pair, numpy, plain, times_power, unit_exponent
+from realign.hrsa.checks import flag, one_of, positive_numbers, whole_number
 from realign.hrsa.rotation import orthogonal_procrustes
 
 Task = Literal["classification", "regression"]
@@ -139,8 +141,11 @@ def cross_model_probe(
     Raises:
         ValueError: one class only, a class with fewer texts than folds, sizes that differ.
     """
-    left, right = (numpy(v).astype(np.float64) for v in as_pair(source, target, rows=4, same_width=True))
-    if normalise:
+    one_of(task, "task", get_args(Task))
+    folds, seed = whole_number(folds, "folds", 2), whole_number(seed, "seed", 0)
+    strengths, controls = positive_numbers(strengths, "strengths"), flag(controls, "controls")
+    left, right = _embeddings(source, target, 4)
+    if flag(normalise, "normalise"):
         left, right = _unit(left, "source"), _unit(right, "target")
     truth = _labels(labels, len(left), task, folds)
     numbers = None if groups is None else as_groups(groups, len(left))
@@ -175,7 +180,7 @@ def paper_probe(
 
     The validation tenth is set aside unused, as there. Predictions: 'own' and 'source'.
     """
-    left, right = (numpy(v).astype(np.float64) for v in as_pair(source, target, rows=10, same_width=True))
+    left, right = _embeddings(source, target, 10)
     left, right = _unit(left, "source"), _unit(right, "target")
     truth = _labels(labels, len(left), "classification", 2)
     folds = [test for _, test in _splits(truth, None, "classification", 10, seed, strict=False)]
@@ -183,6 +188,14 @@ def paper_probe(
     fit = _fit(left[train], truth[train], "classification", 1.0)
     predictions = {"own": fit.predict(left[test]), "source": fit.predict(right[test])}
     return ProbeResult("classification", test, truth[test], predictions, [1.0])
+
+
+def _embeddings(source: Array, target: Array, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sides in float64, at about unit scale together: one is scaled by the other's spread."""
+    left, right = as_pair(source, target, rows=rows, same_width=True)
+    exponent = unit_exponent(left, right)
+    first, second = (numpy(times_power(v.double(), exponent)) for v in (left, right))
+    return first, second
 
 
 def _unit(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
@@ -193,17 +206,23 @@ def _unit(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
 
 
 def _labels(labels: Sequence[object] | np.ndarray, n: int, task: str, folds: int) -> np.ndarray:
-    values = np.asarray(labels)
+    values = plain(labels, "labels")
     if values.shape != (n,):
         raise ValueError(f"labels has shape {values.shape}; one label for each of the {n} texts is needed")
     if task == "regression":
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"labels must be numbers for a regression, got {values.dtype}")
         numbers = values.astype(np.float64)
         if not np.isfinite(numbers).all() or numbers.std() == 0:
             raise ValueError("labels must be finite numbers that are not all equal")
         return numbers
-    if task != "classification":
-        raise ValueError(f"task '{task}' is unknown; choose 'classification' or 'regression'")
-    classes, coded, counts = np.unique(values, return_inverse=True, return_counts=True)
+    missing = pd.isna(values)
+    if missing.any():
+        raise ValueError(f"label {int(np.argmax(missing))} is missing; labels needs one for each text")
+    try:
+        classes, coded, counts = np.unique(values, return_inverse=True, return_counts=True)
+    except TypeError:
+        raise ValueError("labels mix kinds that have no order; make all of them strings or numbers") from None
     if len(classes) < 2:
         raise ValueError(f"labels hold one class only ({classes[0]!r}); a probe needs at least two")
     if counts.min() < folds:

@@ -17,7 +17,7 @@ from torch import Tensor
 from realign.hrsa import arrays
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
-from realign.hrsa.arrays import Array, as_matrix, as_pair, center, numpy, row_squares
+from realign.hrsa.arrays import Array, as_matrix, as_pair, center, numpy, row_squares, unit_scale
 from realign.hrsa.grids import Estimator, cka_grid, cka_grids, hsic, varying
 from realign.hrsa.intervals import interval
 from realign.hrsa.pair import Pair
@@ -39,7 +39,7 @@ def linear_cka(x: Array, y: Array, *, estimator: Estimator = "biased") -> float:
     Raises:
         ValueError: rows differ, a value is not finite, too few rows, or no variance on a side.
     """
-    left, right = as_pair(x, y)
+    left, right = as_pair(x, y, unit=True)
     return float(cka_grid([left.double()], [right.double()], estimator=estimator)[0, 0])
 
 
@@ -63,7 +63,7 @@ def cka_with_influence(x: Array, y: Array) -> CKAResult:
     Returns:
         CKAResult with influence (n,), summing to 0.
     """
-    left, right = as_pair(x, y, rows=4)
+    left, right = as_pair(x, y, rows=4, unit=True)
     n = left.shape[0]
     with arrays.full_precision():
         xc, yc = varying(center(left), "X"), varying(center(right), "Y")
@@ -98,7 +98,7 @@ def _form(a: Tensor, matrix: Tensor, b: Tensor) -> Tensor:
 
 def standardise(x: Array) -> Tensor:
     """Centre each dimension and divide it by its standard deviation; constant dimensions become 0."""
-    values = center(as_matrix(x, "X"))
+    values = center(unit_scale(as_matrix(x, "X")))
     scale = torch.sqrt(arrays.column_sums(values * values) / len(values)).to(values.dtype)
     return values / torch.where(scale > 0, scale, torch.inf)
 
@@ -121,7 +121,7 @@ class Energy:
 
 def energy(x: Array) -> Energy:
     """Measure how much a single dimension or 1% of the rows can dominate CKA and Procrustes."""
-    squared = varying(center(as_matrix(x, "X")), "X") ** 2
+    squared = varying(center(unit_scale(as_matrix(x, "X"))), "X") ** 2
     total = squared.sum(dtype=torch.float64)
     by_row = squared.sum(1, dtype=torch.float64)
     few = max(1, round(0.01 * len(by_row)))
@@ -136,7 +136,7 @@ def energy(x: Array) -> Energy:
 
 def sinks(x: Tensor) -> Tensor:
     """Mark the rows (n,) of states (n, d) whose norm exceeds SINK_RATIO times the median norm."""
-    norm = torch.sqrt(row_squares(x))
+    norm = torch.sqrt(row_squares(unit_scale(x)))
     return norm > SINK_RATIO * norm.median()
 
 
@@ -215,10 +215,13 @@ def _cka_null(pair: Pair, permutations: int = 100) -> pd.DataFrame:
     """Debiased CKA of text means against re-paired texts; -1 is the maximum over layers."""
     order = np.argsort(pair.a.text_keys, kind="stable")
     n = len(order)
+    numbers = ["value", "null_mean", "null_high", "p"]
+    if n < 4:  # the debiased estimator is not defined
+        return pd.DataFrame({"layer": [*range(pair.layers), -1], **dict.fromkeys(numbers, np.nan)})
     upper = torch.triu_indices(n, n, 1, device=pair.device)
     pairs, diagonals = [], []
     for side in (pair.a, pair.b):
-        x = [center(torch.from_numpy(p[order]).to(pair.device)) for p in side.pooled]
+        x = [center(unit_scale(torch.from_numpy(p[order]).to(pair.device))) for p in side.pooled]
         # (n, n, layers): a permutation then moves whole rows of layers.
         pairs.append(torch.stack([v @ v.T for v in x], dim=2))
         diagonals.append(torch.stack([(v * v).sum(1, dtype=torch.float64) for v in x]))
@@ -233,16 +236,19 @@ def _cka_null(pair: Pair, permutations: int = 100) -> pd.DataFrame:
         debiased(still[0], still[0], diagonals[0], diagonals[0])
         * debiased(still[1], still[1], diagonals[1], diagonals[1])
     )
+    known = numpy(torch.isfinite(scale) & (scale > 0))  # elsewhere a model does not vary
     moved = pairs[1].view(n * n, -1)
 
     def statistic(rows: np.ndarray) -> np.ndarray:
         at = torch.from_numpy(rows).to(pair.device)
         other = moved.index_select(0, at[upper[0]] * n + at[upper[1]])
-        return numpy(debiased(still[0], other, diagonals[0], diagonals[1][:, at]) / scale)
+        return numpy(debiased(still[0], other, diagonals[0], diagonals[1][:, at]) / scale)[known]
 
+    frame = pd.DataFrame({"layer": range(pair.layers), **dict.fromkeys(numbers, np.nan)})
+    if not known.any():
+        frame.loc[len(frame)] = [-1, *[np.nan] * len(numbers)]
+        return frame.astype({"layer": int})
     test = unc.permutation_test(statistic, n, permutations=permutations, seed=pair.options.seed)
-    frame = pd.DataFrame(
-        {"layer": range(pair.layers), **{c: test[c] for c in ("value", "null_mean", "null_high", "p")}}
-    )
+    frame.loc[known, numbers] = np.stack([test[name] for name in numbers], axis=1)
     frame.loc[len(frame)] = [-1, test["max_value"][0], np.nan, test["max_null_high"][0], test["max_p"][0]]
     return frame.astype({"layer": int})

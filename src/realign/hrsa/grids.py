@@ -17,7 +17,7 @@ another matrix product.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from realign.hrsa.arrays import (
     numpy,
     row_squares,
 )
+from realign.hrsa.checks import one_of, whole_number
 
 Estimator = Literal["biased", "debiased"]
 Method = Literal["auto", "gram", "feature", "minibatch"]
@@ -69,8 +70,9 @@ def cka_grid(
     Returns:
         (L, M) float64; NaN where the debiased self-similarity of a layer is not positive.
     """
-    if estimator not in ("biased", "debiased"):
-        raise ValueError(f"estimator '{estimator}' is unknown; choose 'biased' or 'debiased'")
+    one_of(estimator, "estimator", get_args(Estimator))
+    one_of(method, "method", get_args(Method))
+    block, batch = whole_number(block, "block"), whole_number(batch, "batch")
     left, right = _layers(xs, ys, rows=4 if estimator == "debiased" else 2)
     with full_precision():
         if method == "minibatch":
@@ -95,6 +97,7 @@ def cka_grids(
     Returns:
         {'biased': ..., 'debiased': ...}, each a grid (L, M) and its influences (P, L, M), which sum to 0.
     """
+    one_of(method, "method", ("auto", "gram", "feature"))
     left, right = _layers(xs, ys, rows=4)
     with full_precision():
         return _exact(left, right, method, block, parts, ("biased", "debiased"))
@@ -106,7 +109,10 @@ def _layers(xs: Stack, ys: Stack, rows: int) -> tuple[list[Tensor], list[Tensor]
     n = left[0].shape[0]
     if right[0].shape[0] != n:
         raise ValueError(f"xs has {n} rows and ys {right[0].shape[0]}; rows must be the same tokens")
-    return left, right
+    if right is left:
+        return left, left
+    device, dtype = left[0].device, torch.promote_types(left[0].dtype, right[0].dtype)
+    return [x.to(dtype) for x in left], [y.to(device, dtype) for y in right]
 
 
 def _exact(
@@ -120,8 +126,6 @@ def _exact(
     order, bounds = by_part(parts, left[0].shape[0], left[0].device)
     if method == "auto":
         method = _cheaper(left, right)
-    if method not in ("gram", "feature"):
-        raise ValueError(f"method '{method}' is unknown; choose auto, gram, feature or minibatch")
     sides = [_moments(left, "xs", order)]
     sides.append(sides[0] if right is left else _moments(right, "ys", order))
     squares = [side[1] for side in sides]

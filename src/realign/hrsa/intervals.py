@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
+from realign.hrsa.arrays import plain
+from realign.hrsa.checks import number
+
 Floats = NDArray[np.float64]
 Scale = Literal["any", "correlation", "similarity", "share", "at most one", "positive"]
 LEVEL = 0.95
@@ -57,7 +60,9 @@ def effective_freedom(influence: ArrayLike) -> Floats:
     simulation (n; k; 2k; the participation ratio (sum I^2)^2 / sum I^4, which covers 97-98%; normal quantiles, 92-94%)
     ``min(n - 1, 2k)`` stays closest to the level.
     """
-    values = np.asarray(influence, dtype=np.float64)
+    values = _real(influence, "influence")
+    if values.ndim == 0:
+        raise ValueError("influence must have shape (..., units), got one number")
     squares = np.square(values / (np.abs(values).max(axis=-1, keepdims=True) + 1e-300))
     with np.errstate(divide="ignore", invalid="ignore"):
         uneven = (squares**2).sum(axis=-1) / squares.sum(axis=-1) ** 2 - 1 / values.shape[-1]
@@ -99,10 +104,9 @@ def influence_interval(
         ValueError: an unknown scale, shapes that do not match, a number that is not finite, or a value outside the
             range of its scale.
     """
-    if scale not in SCALES:
+    if not isinstance(scale, str) or scale not in SCALES:
         raise ValueError(f"scale must be one of {sorted(SCALES)}, got {scale!r}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    level = number(level, "level", 0, 1)
     values, parts = _real(value, "value"), _real(influence, "influence")
     if parts.shape[:-1] != values.shape or parts.ndim != values.ndim + 1:
         raise ValueError(f"influence must have shape {(*values.shape, 'units')}, got {parts.shape}")
@@ -165,7 +169,7 @@ def _ends(values: Floats, error: Floats, scale: Scale) -> tuple[Floats, Floats]:
 
 def _real(values: ArrayLike, name: str) -> Floats:
     """Return an array-like of finite real numbers as float64."""
-    array = np.asarray(values)
+    array = plain(values, name)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be real numbers, got {type(values).__name__} of {array.dtype}")
     if array.size == 0:
@@ -190,9 +194,14 @@ def calibrated(
     Raises:
         ValueError: the ceiling is not above the floor.
     """
+    value, floor, ceiling = number(value, "value"), number(floor, "floor"), number(ceiling, "ceiling")
+    if not isinstance(influences, tuple | list) or len(influences) != 3:
+        raise ValueError("influences must be three arrays: of the value, the floor and the ceiling")
     if not ceiling > floor:
         raise ValueError(f"the ceiling ({ceiling}) must be above the floor ({floor})")
     of_value, of_floor, of_ceiling = (_real(i, "influence") for i in influences)
+    if not of_value.shape == of_floor.shape == of_ceiling.shape:
+        raise ValueError("influences must be of the same units")
     share = (value - floor) / (ceiling - floor)
     moved = of_value - (1 - share) * of_floor - share * of_ceiling
     return share, moved / (ceiling - floor)

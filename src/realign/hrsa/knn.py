@@ -16,6 +16,7 @@ from torch import Tensor
 
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.arrays import Array, as_groups, as_pair, center, numpy
+from realign.hrsa.checks import whole_number, whole_numbers
 from realign.hrsa.geometry import standardise
 from realign.hrsa.neighbours import BLOCK, Metric, neighbour_lists, tile_buffer
 from realign.hrsa.pair import Pair
@@ -94,6 +95,7 @@ def knn_overlap(
         ValueError: rows differ, k is too large, a row is zero under cosine.
     """
     left, right = as_pair(x, y)
+    k, block = whole_numbers(k, "k"), whole_number(block, "block")
     return overlaps(left, right, k, metric, [as_groups(groups, len(left))], block)[0]
 
 
@@ -111,8 +113,6 @@ def overlaps(
     ``buffer`` is a :func:`tile_buffer` of these rows, for callers that compare many layers.
     """
     ks = (k,) if isinstance(k, int) else tuple(k)
-    if not ks:
-        raise ValueError("k is empty; give at least one neighbourhood size")
     first = neighbour_lists(x, max(ks), metric, groupings, block, "X", buffer)
     second = neighbour_lists(y, max(ks), metric, groupings, block, "Y", buffer)
     return [_agreement(a, b, ks, numbers) for a, b, numbers in zip(first, second, groupings, strict=True)]

@@ -13,6 +13,7 @@ from sklearn.manifold import ClassicalMDS
 
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
+from realign.hrsa.checks import instance, layer_numbers, whole_number
 from realign.hrsa.grids import cka_grid
 
 
@@ -51,6 +52,10 @@ def models_map(
     Raises:
         ValueError: fewer than 3 models, fewer texts than parts, or different tokens.
     """
+    if not isinstance(models, Mapping):
+        raise ValueError(f"models must map names to Activations, got {type(models).__name__}")
+    tokens, parts = whole_number(tokens, "tokens", 4), whole_number(parts, "parts", 2)
+    seed = whole_number(seed, "seed", 0)
     if len(models) < 3:
         raise ValueError(f"a map needs at least 3 models, got {len(models)}")
     rows = _rows(models, tokens, seed)
@@ -59,8 +64,11 @@ def models_map(
     texts = int(groups.max()) + 1
     if texts < parts:
         raise ValueError(f"{texts} texts cannot be left out in {parts} parts")
-    if layers is None:
-        layers = sorted({int(v) for v in np.linspace(0, len(first.states) - 1, 6).round()})
+    depth = len(first.states)
+    if layers is not None:
+        layers = layer_numbers(layers, depth)
+    else:
+        layers = sorted({int(v) for v in np.linspace(0, depth - 1, 6).round()})
     whole = _distances(models, rows, layers)
     points = plane(whole)
     part = np.random.default_rng(seed).permutation(texts)[groups] % parts
@@ -86,6 +94,11 @@ def models_map(
 def _rows(models: Mapping[str, Activations], tokens: int, seed: int) -> NDArray[np.int64]:
     name, first = next(iter(models.items()))
     for other, states in models.items():
+        instance(states, f"models[{other!r}]", Activations)
+        if len(states.states) != len(first.states):
+            raise ValueError(
+                f"'{other}' has {len(states.states)} layers and '{name}' {len(first.states)}; a map needs equal depth"
+            )
         if not np.array_equal(states.token_ids, first.token_ids):
             raise ValueError(f"'{other}' and '{name}' hold different tokens; read the same texts with both")
     rows = np.arange(first.states.shape[1])

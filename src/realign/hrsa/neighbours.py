@@ -8,13 +8,23 @@ can be excluded. Exact copies of a row get exactly equal similarities because th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from realign.hrsa.arrays import Array, as_groups, as_matrix, center, full_precision, numpy, row_squares
+from realign.hrsa.arrays import (
+    Array,
+    as_groups,
+    as_matrix,
+    center,
+    full_precision,
+    numpy,
+    row_squares,
+    unit_scale,
+)
+from realign.hrsa.checks import one_of, whole_number
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -23,6 +33,9 @@ BLOCK = 4096
 
 STRIP = 512
 """Rows that are worked on at a time where that takes further copies."""
+
+TINY = 1e-15
+"""Norms below this, of rows beside others of size 1, are taken in float64: their squares lose digits in float32."""
 
 RUN = 8
 """Columns of a tile whose largest similarity is looked at first."""
@@ -46,6 +59,7 @@ def nearest(
         block: side of a tile of similarities; memory is about 12 x block x block bytes.
     """
     values = as_matrix(x, "X")
+    k, block = whole_number(k, "k"), whole_number(block, "block")
     numbers = as_groups(groups, len(values))
     return numpy(neighbour_lists(values, k, metric, [numbers], block)[0])
 
@@ -65,9 +79,7 @@ def neighbour_lists(
         available = n - np.bincount(numbers).max()
         if k > available:
             raise ValueError(f"k={k} needs more neighbours than the {available} that a row of {name} has")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    keys, offset = _keys(x, metric, name)
+    keys, offset = _keys(unit_scale(x), metric, name)
     groups = [
         None if np.bincount(numbers).max() == 1 else torch.from_numpy(numbers).to(x.device)
         for numbers in groupings
@@ -167,8 +179,10 @@ def _with_copies(
 
 def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
     """Vectors whose inner product (minus an offset a column) orders neighbours."""
-    if metric == "cosine":
+    if one_of(metric, "metric", get_args(Metric)) == "cosine":
         norm = torch.sqrt(row_squares(x))
+        if float(norm.min()) < TINY:
+            norm = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
         if bool((norm == 0).any()):
             row = int(torch.nonzero(norm == 0)[0])
             raise ValueError(f"row {row} of {name} is zero; cosine neighbours are not defined")
@@ -176,10 +190,8 @@ def _keys(x: Tensor, metric: str, name: str) -> tuple[Tensor, Tensor | None]:
         for part, rows, norms in zip(keys.split(STRIP), x.split(STRIP), norm.split(STRIP), strict=True):
             part.copy_(rows / norms[:, None])
         return keys, None
-    if metric == "euclidean":
-        keys = center(x)
-        return keys, ((keys * keys).sum(1, dtype=torch.float64) / 2).to(x.dtype)
-    raise ValueError(f"metric '{metric}' is unknown; choose 'cosine' or 'euclidean'")
+    keys = center(x)
+    return keys, ((keys * keys).sum(1, dtype=torch.float64) / 2).to(x.dtype)
 
 
 def _unique_rows(keys: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
-from realign.hrsa.arrays import Array, as_groups
+from realign.hrsa.arrays import Array, as_groups, times_power, unit_exponent
+from realign.hrsa.checks import whole_number, whole_numbers
 from realign.hrsa.intervals import Scale, interval
 
 Detail = Literal["full", "summary"]
@@ -43,11 +44,19 @@ class Options:
     resamples: int = 200
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("cka_tokens", "knn_tokens", "resamples", "seed"):
+            least = 0 if name in ("resamples", "seed") else 1
+            object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
+        object.__setattr__(self, "k", whole_numbers(self.k, "k"))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", whole_number(self.layers, "layers", 2))
+
     @classmethod
     def read(cls, settings: object) -> Options:
         """Take what ``settings`` has, defaults for the rest."""
         given = {n: getattr(settings, n) for n in cls.__dataclass_fields__ if hasattr(settings, n)}
-        return cls(**{**given, "k": tuple(given.get("k", cls.k))})
+        return cls(**given)
 
 
 @dataclass
@@ -100,13 +109,17 @@ class Pair:
         return as_groups(self.a.text_keys[self.a.text_ids[rows]], len(rows))
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> tuple[Tensor, Tensor]:
-        """States (n, d) of one layer of both models on the device; do not write to them."""
+        """States (n, d) of one layer of both models on the device; do not write to them.
+
+        Both are multiplied by the same power of two where the larger is far from unit scale.
+        """
         rows = self.rows if rows is None else rows
         whole = len(rows) == self.n
         chosen = ((m.states[layer] if whole else m.states[layer][rows]) for m in (self.a, self.b))
         # torch warns of arrays that are not writeable, as those of a file opened read-only; these are copied.
         x, y = (torch.from_numpy(np.require(s, requirements="W")).to(self.device) for s in chosen)
-        return x, y
+        exponent = unit_exponent(x, y)
+        return times_power(x, exponent), times_power(y, exponent)
 
     def stacks(self) -> tuple[list[Tensor], list[Tensor]]:
         """All layers of both models on the device."""

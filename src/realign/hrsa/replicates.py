@@ -13,6 +13,7 @@ from realign.hrsa import metrics
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
+from realign.hrsa.checks import instance
 from realign.hrsa.effects import Effect, calibrated, combine
 from realign.hrsa.intervals import SCALES
 from realign.hrsa.report import CALIBRATED, Report
@@ -225,11 +226,14 @@ def difference(
     Raises:
         ValueError: no influences of that id, or the reports differ in tokens or layers, or are not calibrated.
     """
+    for report in (first, second):
+        instance(report, "first and second", Report)
+        if not isinstance(name, str) or name not in report.influence:
+            raise ValueError(
+                f"name '{name}' has no influences; there are those of {', '.join(report.influence)}"
+            )
     if first.meta["sample"] != second.meta["sample"]:
         raise ValueError("the two reports read different tokens; compare them on the same texts and seed")
-    for report in (first, second):
-        if name not in report.influence:
-            raise ValueError(f"'{name}' has no influences; there are those of {', '.join(report.influence)}")
     if first.curve(name)["layer"].tolist() != second.curve(name)["layer"].tolist():
         raise ValueError(f"the two reports hold {name} for different layers")
     at = "mean" if layer is None else layer

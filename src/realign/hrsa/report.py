@@ -32,6 +32,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from realign.hrsa import metrics
+from realign.hrsa.checks import instance
 from realign.hrsa.effects import Effect, Units
 from realign.hrsa.rows import between, metric_id, split_id
 
@@ -279,6 +280,7 @@ class Report:
 
 def by_layer(report: Report) -> pd.DataFrame:
     """Reference value of every id that has influences, layer by layer: metric (id), layer, value, low, high."""
+    instance(report, "report", Report)
     frames = [report.curve(name).assign(metric=name) for name in report.influence]
     return pd.concat(frames, ignore_index=True)[["metric", "layer", "value", "low", "high"]]
 

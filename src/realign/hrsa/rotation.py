@@ -21,6 +21,8 @@ from realign.hrsa.arrays import (
     full_precision,
     numpy,
     row_squares,
+    times_power,
+    unit_exponent,
 )
 
 RANK_TOLERANCE = 1e-10
@@ -65,13 +67,20 @@ class Procrustes:
 
     def transform(self, x: Array) -> np.ndarray:
         """Map rows (m, d) of the source space into the target space."""
-        values = as_matrix(x, "X", rows=1)
+        values = self._of_width(as_matrix(x, "X", rows=1))
         return numpy(self.aligned(values) + like(self.target_mean, values))
 
     def score(self, x: Array, y: Array) -> AlignmentScore:
         """Score the map on rows (m, d), as a rule held-out ones, with the means of the training rows."""
         left, right = as_pair(x, y, rows=1, same_width=True)
-        return alignment_score(self.aligned(left), right - like(self.target_mean, right))
+        return alignment_score(self.aligned(self._of_width(left)), right - like(self.target_mean, right))
+
+    def _of_width(self, x: Tensor) -> Tensor:
+        if x.shape[1] != len(self.source_mean):
+            raise ValueError(
+                f"X has {x.shape[1]} dimensions and the map was fitted on {len(self.source_mean)}"
+            )
+        return x
 
     def aligned(self, x: Tensor) -> Tensor:
         """Rows (m, d) of the source space on the target's axes, about the target's training mean."""
@@ -81,6 +90,9 @@ class Procrustes:
 
 def alignment_score(aligned: Tensor, target: Tensor) -> AlignmentScore:
     """Score aligned rows (m, d) against target rows, both about the training means."""
+    exponent = unit_exponent(aligned, target)
+    aligned, target = times_power(aligned, exponent), times_power(target, exponent)
+    unit = 4.0**-exponent  # back to squares of the data
     residual = target - aligned
     error, total = row_squares(residual), row_squares(target)
     if float(total.sum()) == 0:
@@ -94,8 +106,8 @@ def alignment_score(aligned: Tensor, target: Tensor) -> AlignmentScore:
         r2=float(1 - error.sum() / total.sum()),
         cosine=float(cosine.mean()),
         residual_variance=ratio,
-        squared_error=numpy(error),
-        squared_total=numpy(total),
+        squared_error=numpy(error * unit),
+        squared_total=numpy(total * unit),
         row_cosine=numpy(cosine),
     )
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from realign.hrsa.arrays import as_groups
+from realign.hrsa.arrays import as_groups, plain
+from realign.hrsa.checks import whole_number
 
 
 def resample_weights(texts: int, resamples: int, seed: int) -> NDArray[np.float64]:
@@ -67,6 +68,24 @@ def p_value(observed: float, null: Sequence[float] | np.ndarray, *, larger: bool
     return float((beyond + 1) / (len(draws) + 1))
 
 
+def _numbers(given: object, like: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """What a statistic gave, as (L,) finite numbers (a single number is one layer), as many as ``like`` has."""
+    values = np.atleast_1d(plain(given, "what the statistic gives"))
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"the statistic must give numbers (layers,), got {values.dtype} of shape {values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the statistic is not finite at entry {int(np.argmax(~np.isfinite(values)))}; it has no p-value"
+        )
+    if like is not None and values.shape != like.shape:
+        raise ValueError(
+            f"the statistic gives {len(values)} numbers for one order and {len(like)} for another"
+        )
+    return values.astype(np.float64)
+
+
 def permutation_test(
     statistic: Callable[[np.ndarray], np.ndarray], n: int, *, permutations: int = 200, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
@@ -79,14 +98,22 @@ def permutation_test(
         permutations: how many random orders.
         seed: of the orders.
 
+    Raises:
+        ValueError: a setting is out of range, or the statistic gives something else than (L,) finite numbers.
+
     Returns:
         value (L,), null_mean (L,), null_high (L,) the 95% quantile, p (L,), and for the maximum over
         layers max_value (1,), max_null_high (1,), max_p (1,): the null of the maximum is the maximum
         of the null, so searching over layers is paid for.
     """
-    rng = np.random.default_rng(seed)
-    value = np.asarray(statistic(np.arange(n)), dtype=np.float64)
-    null = np.stack([statistic(rng.permutation(n)) for _ in range(permutations)])
+    if not callable(statistic):
+        raise ValueError(
+            f"statistic must be a function of an order of the rows, got {type(statistic).__name__}"
+        )
+    n, permutations = whole_number(n, "n", 2), whole_number(permutations, "permutations")
+    rng = np.random.default_rng(whole_number(seed, "seed", 0))
+    value = _numbers(statistic(np.arange(n)), None)
+    null = np.stack([_numbers(statistic(rng.permutation(n)), value) for _ in range(permutations)])
     top = null.max(axis=1)
     return {
         "value": value,

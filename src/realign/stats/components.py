@@ -8,7 +8,7 @@ the analysis of variance of balanced tables (tests/stats/test_components.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from realign.stats.inputs import Floats, real_array
+from realign.stats.inputs import Floats, checked_instance, real_array
 from realign.stats.panel import panel
 
 
 def indicator(labels: Sequence[object] | pd.Series | np.ndarray) -> Floats:
     """Design matrix (rows, levels) of a factor; an empty label belongs to no level."""
+    if isinstance(labels, str) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
+        raise TypeError(f"labels must be a list of one label a row, got {type(labels).__name__}")
     values = pd.Series(list(labels)).astype(str)
     return pd.get_dummies(values).drop(columns="", errors="ignore").to_numpy(dtype=np.float64)
 
@@ -47,10 +49,16 @@ def reml(values: ArrayLike, random: Mapping[str, Floats], *, fixed: ArrayLike | 
         ValueError: shapes do not match, or there are too few rows.
     """
     y = real_array(values, "rows")
-    x = np.ones((len(y), 1)) if fixed is None else np.asarray(fixed, dtype=np.float64)
+    checked_instance(random, "random", Mapping)
+    x = np.ones((len(y), 1)) if fixed is None else real_array(fixed, "rows, effects", name="fixed")
+    random = {
+        name: real_array(design, "rows, levels", name=f"random '{name}'") for name, design in random.items()
+    }
     for name, design in {**random, "fixed": x}.items():
-        if np.ndim(design) != 2 or len(design) != len(y):
-            raise ValueError(f"'{name}' must have shape ({len(y)} rows, levels), got {np.shape(design)}")
+        if len(design) != len(y):
+            raise ValueError(
+                f"random or fixed: '{name}' must have shape ({len(y)} rows, levels), got {np.shape(design)}"
+            )
     space = _complement(x)
     if space.shape[1] < 2:
         raise ValueError(f"{len(y)} rows are too few for {x.shape[1]} fixed effects")
@@ -131,10 +139,12 @@ def similarity_components(pairs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         as :func:`reml`.
     """
+    checked_instance(pairs, "pairs", pd.DataFrame)
     columns = [f"{name}_{side}" for side in "ab" for name in ("arm", "run", "seed")]
     missing = {*columns, "value"} - set(pairs.columns)
     if missing:
         raise ValueError(f"pairs lacks the columns {sorted(missing)}")
+    real_array(pairs["value"], "rows", name="pairs")
     sides = []
     for side in "ab":
         part = pairs[[f"{name}_{side}" for name in ("arm", "run", "seed")]].fillna("").astype(str)

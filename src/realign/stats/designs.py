@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from realign.stats.equivalence import bootstrap_mean, student_interval
-from realign.stats.inputs import Floats, checked_level, real_array
+from realign.stats.inputs import Floats, checked_count, checked_level, real_array
 
 
 def hierarchical_interval(
@@ -29,7 +29,11 @@ def hierarchical_interval(
         TypeError: the table does not hold real numbers.
         ValueError: it has another shape, an infinite value, or a task or seed without any value.
     """
-    table, level = real_array(differences, "tasks, seeds", missing=True), checked_level(level)
+    table, level = (
+        real_array(differences, "tasks, seeds", missing=True, name="differences"),
+        checked_level(level),
+    )
+    resamples, seed = checked_count(resamples, "resamples"), checked_count(seed, "seed", 0)
     if min(table.shape) == 1:
         return bootstrap_mean(table[np.isfinite(table)], level=level, resamples=resamples, seed=seed)
     for axis, name in enumerate(("seed", "task")):

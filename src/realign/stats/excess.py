@@ -13,7 +13,7 @@ import pandas as pd
 
 from realign.stats.designs import add_parts
 from realign.stats.equivalence import student_interval
-from realign.stats.inputs import Floats, checked_level
+from realign.stats.inputs import Floats, checked_level, checked_name
 from realign.stats.panel import Panel, linear_estimate, panel
 
 
@@ -70,6 +70,8 @@ def excess_variance(scores: pd.DataFrame, base: str, *arms: str, level: float = 
         ValueError: another number of arms, fewer than 3 tasks, an arm with a single trained model, or faulty scores.
     """
     level = checked_level(level)
+    for name in (base, *arms):
+        checked_name(name, "base or arms")
     if len(arms) not in (1, 2) or base in arms:
         raise ValueError(f"name one arm or two besides the base '{base}', got {list(arms)}")
     return excess_of_panel(panel(scores, (base, *arms)), base, arms, level)

@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 Floats = NDArray[np.float64]
 
 
-def real_array(values: ArrayLike, dimensions: str, *, missing: bool = False) -> Floats:
+def real_array(values: ArrayLike, dimensions: str, *, missing: bool = False, name: str = "values") -> Floats:
     """Return an array-like of real numbers as float64.
 
     Args:
         values: list, array, pandas Series or frame.
         dimensions: what its dimensions are called, for example "tasks, seeds"; decides their number.
         missing: allow NaN.
+        name: of the argument.
 
     Raises:
         TypeError: the values are not real numbers.
         ValueError: another number of dimensions, no value, or one that is not finite.
     """
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        raise ValueError("values have masked entries: leave them out")
-    array = np.asarray(values)
+        raise ValueError(f"{name} has masked entries: leave them out")
+    if issparse(values) or getattr(values, "is_sparse", False):
+        raise TypeError(
+            f"{name} must be real numbers in a dense array, got a sparse one: make it dense first"
+        )
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be real numbers in rows of equal length") from None
     if array.dtype.kind == "O" and array.ndim and all(_is_real(v) for v in array.flat):
         array = array.astype(np.float64)
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"values must be real numbers, got {type(values).__name__} of {array.dtype}")
+        raise TypeError(f"{name} must be real numbers, got {type(values).__name__} of {array.dtype}")
     if array.ndim != dimensions.count(",") + 1 or array.size == 0:
-        raise ValueError(f"values must have shape ({dimensions}) with at least one value, got {array.shape}")
+        raise ValueError(f"{name} must have shape ({dimensions}) with at least one value, got {array.shape}")
     array = array.astype(np.float64)
     bad = np.isinf(array) if missing else ~np.isfinite(array)
     if bad.any():
-        raise ValueError(f"value {int(np.argmax(bad))} is not finite")
+        of = "" if name == "values" else f" of {name}"
+        raise ValueError(f"value {int(np.argmax(bad))}{of} is not finite")
     return array
+
+
+def checked_number(value: float, name: str, *, finite: bool = True) -> float:
+    """Return a real number."""
+    if not _is_real(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if finite and not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def checked_choice(value: str, name: str, choices: Sequence[str]) -> None:
+    """Refuse what is not one of the names that a setting can have."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
+
+
+def checked_name(value: str, name: str) -> None:
+    """Refuse what cannot be the name of an arm or column."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a name, got {type(value).__name__} {value!r}")
+
+
+def checked_instance(value: object, name: str, kind: type) -> None:
+    """Refuse what is not of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be of class {kind.__name__}, got {type(value).__name__} {value!r}")
 
 
 def checked_level(level: float) -> float:
@@ -78,4 +116,4 @@ def require_columns(scores: pd.DataFrame, columns: set[str]) -> None:
     if missing:
         raise ValueError(f"scores lacks the columns {sorted(missing)}")
     if len(scores):
-        real_array(scores["score"], "rows", missing=True)
+        real_array(scores["score"], "rows", missing=True, name="scores")

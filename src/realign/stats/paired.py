@@ -11,7 +11,14 @@ from scipy.stats import monte_carlo_test, permutation_test
 
 from realign.stats.designs import crossed_mean, hierarchical_interval
 from realign.stats.equivalence import student_tost, tost
-from realign.stats.inputs import Floats, checked_count, checked_margin, real_array, require_columns
+from realign.stats.inputs import (
+    Floats,
+    checked_count,
+    checked_margin,
+    checked_name,
+    real_array,
+    require_columns,
+)
 
 EXACT = 14
 """Up to so many values the permutation test goes through every pattern of signs."""
@@ -120,7 +127,7 @@ def paired(
         ValueError: a column or an arm is missing, a task is listed twice, a score is infinite, or the arms share
             no task and seed.
     """
-    margin = checked_margin(margin)
+    margin, resamples = checked_margin(margin), checked_count(resamples, "resamples")
     table = _differences(scores, a, b, arm).to_numpy(dtype=np.float64)
     seeds = table.shape[1]
     per_task, per_seed = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
@@ -177,7 +184,15 @@ def delta_table(
     Returns:
         one row per group ('all' first) and arm: group, base_score, score, and the fields of Comparison.
     """
+    checked_name(arm, "arm")
+    checked_name(base, "base")
+    if by is not None:
+        checked_name(by, "by")
     require_columns(scores, {arm, "task", "seed", "score"} | ({by} if by is not None else set()))
+    if not (scores[arm] == base).any():
+        raise ValueError(
+            f"scores has no rows of the base '{base}'; it has {sorted(map(str, set(scores[arm])))}"
+        )
     arms = [name for name in pd.unique(scores[arm]) if name not in ("", base) and pd.notna(name)]
     groups: list[tuple[str, pd.DataFrame]] = [("all", scores)]
     if by is not None:
@@ -197,6 +212,8 @@ def delta_table(
 
 def _differences(scores: pd.DataFrame, a: str, b: str, arm: str) -> pd.DataFrame:
     """Differences b - a, one row a task, one column a seed; only what both arms have."""
+    for name, value in (("arm", arm), ("a", a), ("b", b)):
+        checked_name(value, name)
     require_columns(scores, {arm, "task", "seed", "score"})
     keys = ["suite", "task"] if "suite" in scores.columns else ["task"]
     sides = []

@@ -16,7 +16,7 @@ import pandas as pd
 
 from realign.stats.designs import Layout, add_parts
 from realign.stats.equivalence import student_interval, student_tost
-from realign.stats.inputs import Floats, real_array, require_columns
+from realign.stats.inputs import Floats, checked_name, real_array, require_columns
 
 COLUMNS = ("arm", "run", "seed", "task", "query", "score")
 
@@ -108,12 +108,13 @@ def panel(scores: pd.DataFrame, arms: tuple[str, ...] = ()) -> Panel:
     """
     require_columns(scores, set(COLUMNS))
     for name in arms:
+        checked_name(name, "a, b, base or arms")
         if not (scores["arm"] == name).any():
             raise ValueError(f"scores has no arm '{name}'; it has {sorted(map(str, set(scores['arm'])))}")
     kept = scores[scores["arm"].isin(arms)] if arms else scores
     if kept.empty:
         raise ValueError("scores has no rows")
-    real_array(kept["score"], "rows")
+    real_array(kept["score"], "rows", name="scores")
     kept = kept[list(COLUMNS)].astype({"arm": str, "run": object, "query": object})
     kept = kept.fillna({"run": "", "query": ""}).astype({"run": str, "query": str})
     if kept[["seed", "task"]].isna().to_numpy().any():

@@ -11,9 +11,17 @@ from scipy.stats import t as student
 
 from realign.stats.designs import Layout, add_parts
 from realign.stats.excess import excess_of_panel
-from realign.stats.inputs import Floats, checked_count, checked_level
+from realign.stats.inputs import (
+    Floats,
+    checked_choice,
+    checked_count,
+    checked_instance,
+    checked_level,
+    checked_number,
+    real_array,
+)
 from realign.stats.panel import Panel, add_queries
-from realign.stats.verdicts import Test, verdict
+from realign.stats.verdicts import TESTS, Test, verdict
 
 SOURCES = frozenset(
     [
@@ -107,8 +115,10 @@ def power(
     Raises:
         ValueError: an unknown component, a negative variance, or a design with one model an arm.
     """
-    v, level = _checked(variances), checked_level(level)
-    simulations = checked_count(simulations, "simulations")
+    v, level = _checked(variances, sizes), checked_level(level)
+    simulations, effect = checked_count(simulations, "simulations"), checked_number(effect, "effect")
+    checked_choice(test, "test", TESTS)
+    threshold = checked_number(threshold, "threshold")
     rng = np.random.default_rng(checked_count(seed, "seed", 0))
     models = sizes.models()
     of_mean = {name: v[name] + v[f"{name}:task"] / sizes.tasks for name in ("run", "seed", "model")}
@@ -161,7 +171,11 @@ def excess_power(
         simulations: how many studies are drawn.
         seed: of the draws.
     """
-    v, level = _checked(variances), checked_level(level)
+    v, level = _checked(variances, sizes), checked_level(level)
+    simulations = checked_count(simulations, "simulations")
+    both = real_array(excess, "arms", name="excess")
+    if both.shape != (2,) or (both < 0).any():
+        raise ValueError(f"excess must be two variances, which are not negative, got {excess}")
     rng = np.random.default_rng(checked_count(seed, "seed", 0))
     models = sizes.models()
     models = pd.concat([models, models[models["arm"] == "arm"].assign(arm="other")], ignore_index=True)
@@ -171,7 +185,7 @@ def excess_power(
     root = np.linalg.cholesky(noise / queries + 1e-12 * np.eye(len(arms)))
     shape = rng.normal(size=(2, simulations, tasks))
     shape -= shape.mean(axis=-1, keepdims=True)
-    shape *= np.sqrt(np.array(excess)[:, None, None]) / shape.std(axis=-1, ddof=1, keepdims=True)
+    shape *= np.sqrt(both[:, None, None]) / shape.std(axis=-1, ddof=1, keepdims=True)
     found = []
     for first, second in zip(*shape, strict=True):
         y = (arms == "arm")[:, None] * first + (arms == "other")[:, None] * second
@@ -191,10 +205,14 @@ def excess_power(
     return _judged(value, value - np.array([each.low for each in found]), "above", 0.0)
 
 
-def _checked(variances: Mapping[str, float]) -> dict[str, float]:
+def _checked(variances: Mapping[str, float], sizes: Sizes) -> dict[str, float]:
+    checked_instance(variances, "variances", Mapping)
+    checked_instance(sizes, "sizes", Sizes)
     unknown = set(variances) - SOURCES
     if unknown:
-        raise ValueError(f"unknown components {sorted(unknown)}; known are {sorted(SOURCES)}")
+        raise ValueError(f"variances has unknown components {sorted(unknown)}; known are {sorted(SOURCES)}")
+    for name, value in variances.items():
+        checked_number(value, f"variances[{name!r}]")
     if any(not 0 <= value < np.inf for value in variances.values()):
         raise ValueError("variances must be finite and not negative")
     return {name: float(variances.get(name, 0.0)) for name in SOURCES}

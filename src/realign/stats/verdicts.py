@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from realign.stats.inputs import checked_level, real_array
+from realign.stats.inputs import checked_choice, checked_instance, checked_level, checked_number, real_array
 
 Test = Literal["inside", "above", "below"]
 TESTS = ("inside", "above", "below")
@@ -23,14 +23,16 @@ def verdict(low: float, high: float, test: Test, threshold: float) -> Verdict:
     "above" holds when low > threshold and fails when high < threshold; "below" the other way; "inside" holds when
     the interval lies within (-threshold, threshold) and fails when it lies outside. NaN ends are undecided.
     """
+    checked_choice(test, "test", TESTS)
+    low, high = (checked_number(v, n, finite=False) for v, n in ((low, "low"), (high, "high")))
+    if np.isnan(checked_number(threshold, "threshold", finite=False)):
+        raise ValueError("threshold must be a number, got NaN")
     if test == "inside":
         holds, fails = -threshold < low and high < threshold, low >= threshold or high <= -threshold
     elif test == "above":
         holds, fails = low > threshold, high < threshold
-    elif test == "below":
-        holds, fails = high < threshold, low > threshold
     else:
-        raise ValueError(f"test must be one of {TESTS}, got {test!r}")
+        holds, fails = high < threshold, low > threshold
     return "holds" if holds else "fails" if fails else "undecided"
 
 
@@ -41,8 +43,8 @@ def verdict_curve(low: float, high: float, test: Test) -> pd.DataFrame:
         rows of start, stop, verdict in increasing order of the threshold, without gaps; margins ("inside") start
         at 0. What a reader with another threshold in mind would conclude.
     """
-    if test not in TESTS:
-        raise ValueError(f"test must be one of {TESTS}, got {test!r}")
+    checked_choice(test, "test", TESTS)
+    low, high = (checked_number(v, n, finite=False) for v, n in ((low, "low"), (high, "high")))
     if not low <= high:
         raise ValueError(f"low must not exceed high, got {low} and {high}")
     ends = (max(low, -high, 0.0), max(-low, high)) if test == "inside" else (low, high)
@@ -57,7 +59,7 @@ def verdict_curve(low: float, high: float, test: Test) -> pd.DataFrame:
 
 def draws_interval(draws: ArrayLike, level: float = 0.90) -> tuple[float, float]:
     """Percentile interval of bootstrap draws, for :func:`verdict` and :func:`verdict_curve`."""
-    values, level = real_array(draws, "draws"), checked_level(level)
+    values, level = real_array(draws, "draws", name="draws"), checked_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -96,22 +98,22 @@ def family(parts: Mapping[str, float], *, needs: Literal["all", "any"], level: f
         level: of the claim.
     """
     level = checked_level(level)
-    p = real_array(list(parts.values()), "p-values")
+    checked_instance(parts, "parts", Mapping)
+    checked_choice(needs, "needs", ("all", "any"))
+    p = real_array(list(parts.values()), "p-values", name="parts")
     if ((p < 0) | (p > 1)).any():
-        raise ValueError("p-values lie between 0 and 1")
+        raise ValueError("parts must hold p-values, which lie between 0 and 1")
     k = len(p)
     if needs == "all":
         whole, adjusted, unadjusted = float(p.max()), p, level
         rule = f"all {k} parts must hold (intersection-union test): each is tested at {level:.0%}, no correction is needed, and the claim errs at most {level:.0%} of the time"
-    elif needs == "any":
+    else:
         order = np.argsort(p)
         stepped = np.minimum(np.maximum.accumulate(p[order] * np.arange(k, 0, -1)), 1.0)
         adjusted = np.empty(k)
         adjusted[order] = stepped
         whole, unadjusted = float(adjusted.min()), min(1.0, k * level)
         rule = f"any of {k} parts makes the claim: Holm's correction keeps its error at {level:.0%}; without it the error could reach {unadjusted:.0%}"
-    else:
-        raise ValueError(f"needs must be 'all' or 'any', got {needs!r}")
     return Family(
         p=whole,
         adjusted=dict(zip(parts, (float(v) for v in adjusted), strict=True)),

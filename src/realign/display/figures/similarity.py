@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realign import hrsa
 from realign.display.figures.style import (
     GREY,
     ceiling_bands,
@@ -25,7 +24,7 @@ from realign.display.figures.style import (
 )
 from realign.display.format import between, ceiling_name, pair_name
 from realign.findings.similarity import Ceilings, Reports, by_layer_ids, headline
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 from realign.hrsa.metrics import ESTIMATORS, id_title
 from realign.hrsa.report import CALIBRATED
 from realign.hrsa.rows import split_id
@@ -229,7 +228,7 @@ def _joined_means(sides: Mapping[str, Reports], ceilings: Ceilings, label: str) 
 
 def _mean(report: Report, metric: str, calibrated: bool) -> pd.Series:
     """Value, low and high of a metric's mean over layers."""
-    row = hrsa.overall(report, metric, "mean")
+    row = replicates.overall(report, metric, "mean")
     return row[list(CALIBRATED)].set_axis(["value", "low", "high"]) if calibrated else row
 
 

@@ -64,12 +64,13 @@ class Pairs(Stage):
 
         def build(folder: Path) -> dict[str, Any]:
             from realign import hrsa
+            from realign.hrsa import replicates
 
             device = hardware.resolve(self.profile.device).device
             read.check_paired(first, second, (a.slug, b.slug))
             one, two = read.states(first), read.states(second)
             if unrelated:
-                two = hrsa.repaired(two, settings.seed)
+                two = replicates.repaired(two, settings.seed)
             try:
                 report = hrsa.compare_activations(
                     one,
@@ -188,7 +189,7 @@ class Compare(Pairs):
         Raises:
             UsageError: base has no sibling.
         """
-        from realign import hrsa
+        from realign.hrsa import replicates
 
         self.models.check_siblings()
 
@@ -197,7 +198,7 @@ class Compare(Pairs):
             of = "backbone" if kind == "backbone" else "embedding"
             for node, ceiling in zip(self.floor_nodes(of), self.ceilings(of).values(), strict=True):
                 floor = self.report(node)
-                reports = {pair: hrsa.calibrate(each, floor, ceiling) for pair, each in reports.items()}
+                reports = {pair: replicates.calibrate(each, floor, ceiling) for pair, each in reports.items()}
             self._reports[kind] = reports
         return dict(self._reports[kind])
 
@@ -235,8 +236,8 @@ class Compare(Pairs):
         return replace(read, slug=f"{read.slug}-small-batches", batch_tokens=read.batch_tokens // 4)
 
     def _mean(self, replicates: Replicates) -> hrsa.Report:
-        from realign import hrsa
+        from realign.hrsa import replicates as averages
 
         reports = [self.report(node) for node, _ in replicates.each]
         details = self.report(replicates.details)
-        return hrsa.mean(reports, [levels for _, levels in replicates.each], details=details)
+        return averages.mean(reports, [levels for _, levels in replicates.each], details=details)

@@ -11,6 +11,8 @@ from realign.study.graph import Node
 from realign.study.models import Reader
 from realign.study.stage import Stage
 
+PARTS = 10  # of the texts, left out in turn; fewer where there are fewer texts
+
 
 class Map(Stage):
     """Places of all models on a plane."""
@@ -57,7 +59,9 @@ class Map(Stage):
             first, *others = nodes
             for other in others:
                 read.check_paired(nodes[first], nodes[other], (first, other))
-            drawn = hrsa.models_map({name: read.states(node) for name, node in nodes.items()}, seed=seed)
+            states = {name: read.states(node) for name, node in nodes.items()}
+            parts = min(PARTS, len(states[first].text_keys))
+            drawn = hrsa.models_map(states, parts=parts, seed=seed)
             about = pd.DataFrame([row[:3] for row in rows], columns=["role", "kind", "number"])
             drawn.places.join(about).to_csv(folder / "places.csv", index=False, float_format="%.8g")
             drawn.distances.to_csv(folder / "distances.csv", index=False, float_format="%.8g")

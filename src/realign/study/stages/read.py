@@ -87,11 +87,11 @@ class Read(Stage):
 
     def sinks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
         """Tokens (stored rows,) that are sinks at any layer of any of these readings."""
-        from realign import hrsa
+        from realign.hrsa import geometry
 
         key = tuple(node.request.key for node in nodes)
         if key not in self._sinks:
-            self._sinks[key] = hrsa.sink_rows(*map(self.states, nodes))
+            self._sinks[key] = geometry.sink_rows(*map(self.states, nodes))
         return self._sinks[key]
 
     @cached_property
