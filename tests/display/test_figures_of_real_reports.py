@@ -105,9 +105,17 @@ def test_tables_hold_no_missing_number(study: Any) -> None:
 def test_differences_of_two_pairs_have_intervals_and_are_shown_for_every_mode(study: Any) -> None:
     pairs = study.compare.reports("backbone")
     table = tables.differences(pairs).frame.set_index("similarity")
-    assert {"correlation", "cka", "knn", "r2", "inverse_row_entropy", "diagonal_energy", "probe_transfer"} == {
-        split_id(name)[0] for name in similarity.differences(*pairs.values())["metric"]
-    } - {"probe_accuracy"}
+    assert {
+        "correlation",
+        "cka",
+        "knn",
+        "r2",
+        "inverse_row_entropy",
+        "diagonal_energy",
+        "probe_transfer",
+    } == {split_id(name)[0] for name in similarity.differences(*pairs.values())["metric"]} - {
+        "probe_accuracy"
+    }
     value, low, high = map(
         float, re.findall(r"-?[\d.]+", table.loc["debiased CKA, without sinks", "difference"])
     )

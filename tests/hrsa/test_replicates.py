@@ -64,8 +64,8 @@ def test_a_replicate_is_1_unrelated_texts_are_0_and_a_model_further_off_lies_bet
     }
     near = {name: row["calibrated"] for name, row in share.items()}
     assert near["replicate"] == pytest.approx(1, abs=0.4 if readout else 0.15)
-    assert near["further"] < near["replicate"]
     if not readout:
+        assert near["further"] < near["replicate"]
         assert near["unrelated"] == pytest.approx(0, abs=0.15)
         assert near["unrelated"] < near["further"]
         for row in share.values():

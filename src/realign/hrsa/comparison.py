@@ -20,7 +20,7 @@ from realign.hrsa.forward import Progress, check_model
 from realign.hrsa.geometry import SINK_RATIO
 from realign.hrsa.intervals import effective_freedom
 from realign.hrsa.metrics import ESTIMATORS, METRICS
-from realign.hrsa.pair import Detail, Options, Pair, Probe
+from realign.hrsa.pair import Detail, Options, Pair, Probe, evenly
 from realign.hrsa.report import Report
 from realign.hrsa.rows import Rows
 
@@ -86,8 +86,7 @@ def compare_activations(
     _check_texts(a, labels, probes)
     count = a.states.shape[0]
     options = Options.read(settings)
-    spread = np.linspace(0, count - 1, options.layers or count).round().astype(int)
-    picked = sorted(set(layer_numbers(spread if layers is None else layers, count)))
+    picked = evenly(count, options.layers) if layers is None else sorted(set(layer_numbers(layers, count)))
     scales = {(each.name, e): each.scale_of(e) for each in METRICS.values() for e in ESTIMATORS}
     pair = Pair(a, b, options, _device(device), picked, detail, labels, probes or {}, scales, sinks)
     rows, seconds = Rows(), {}

@@ -59,6 +59,11 @@ class Options:
         return cls(**given)
 
 
+def evenly(count: int, layers: int | None) -> list[int]:
+    """Choose so many of ``count`` layers, evenly spaced, the first and the last among them; None is all."""
+    return sorted({int(layer) for layer in np.linspace(0, count - 1, layers or count).round()})
+
+
 @dataclass
 class Pair:
     """Two models that have read the same texts, and how they are to be compared.

@@ -93,7 +93,7 @@ def _add_transfer(rows: Rows, layer: int, text_set: str, result: ProbeResult) ->
     value, influence = np.array([result.transfer_ratio()]), result.transfer_influence()[None]
     ends = interval(value, influence, "any")
     rows.add("probe_transfer", "reference", [layer], value, ends, variant=text_set, null=0.0, ceiling=1.0,
-             influence=influence)  # fmt: skip
+             influence=influence if np.isfinite(influence).all() else None)  # fmt: skip
 
 
 def _accuracy_interval(result: ProbeResult, name: str) -> tuple[float, float]:

@@ -127,7 +127,7 @@ class Compare(Pairs):
     """Base against each sibling, with a floor and noise ceilings to read the numbers against."""
 
     name = "compare"
-    version = 5
+    version = 6
     published = True
 
     def __init__(self, study: Any) -> None:

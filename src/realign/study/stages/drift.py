@@ -19,7 +19,7 @@ class Drift(Pairs):
     """Reports without grids: base against checkpoints, and against siblings in either mode."""
 
     name = "drift"
-    version = 5
+    version = 6
     published = True
     extent: ClassVar[Extent] = "quick"
 
