@@ -1,16 +1,11 @@
-"""The README's examples run as they stand (with the smoke profile as the default one)."""
+"""The README's examples run as they stand; its commands are run in test_documented_commands.py."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from realign import config, paths
 from realign.models import sources
@@ -22,47 +17,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
 
 
-def shell_commands() -> list[str]:
-    lines = [line.partition("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("make ")]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A copy of the project's files in a directory of its own, with its own store."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name in ("data", "_config.yml", "requirements.lock"):
-        (folder / name).symlink_to(paths.root() / name)
-    # As in a clean clone: what was executed and built here does not count.
-    made = shutil.ignore_patterns("_build", "_generated", "_extra", "chapters", "*.ipynb")
-    for name in ("notebooks", "book"):
-        shutil.copytree(paths.root() / name, folder / name, ignore=made)
-    scripts = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ,
-        "REALIGN_ROOT": str(folder),
-        "REALIGN_STORE": str(folder / "artifacts"),
-        "REALIGN_FRESH": "1",
-        "REALIGN_PROFILE": "smoke",
-        "PATH": scripts + os.pathsep + os.environ["PATH"],
-    }
-    return folder, environment
-
-
 def test_readme_has_examples():
-    assert len(shell_commands()) >= 8
+    assert len(blocks("bash")) == 3
     assert len(blocks("python")) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", shell_commands())
-def test_shell_example_runs(workplace, command):
-    folder, environment = workplace
-    words = shlex.split(command)
-    if words[0] == "papermill":
-        words += ["-p", "profile", "smoke"]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_python_example_runs(tmp_path):

@@ -9,9 +9,7 @@ from realign.display import tables
 from realign.findings import mechanism
 
 
-def test_checkpoints_are_matched_at_the_end_at_a_common_step_at_equal_accuracy_and_at_equal_distance() -> (
-    None
-):
+def test_checkpoints_match_at_the_end_a_common_step_equal_accuracy_and_equal_distance() -> None:
     policy = pd.DataFrame(
         {"role": role, "step": step, "accuracy_greedy": accuracy, "kl": 0.5}
         for role, step, accuracy in [

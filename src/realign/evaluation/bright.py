@@ -19,34 +19,13 @@ from realign.config import read_toml
 from realign.errors import RealignError
 from realign.evaluation import code
 from realign.evaluation.specs import Corpus, TaskSpec, clip
-from realign.texts import corpus, worked
+from realign.evaluation.tasks.twins import TWINS, problems
+from realign.texts import corpus
 from realign.texts.splits import draw
 
 DOMAINS = ("arithmetic", "mathematics", "algorithms", "logic")
-SEED = 20260
 Entry = Mapping[str, Any]  # of a TOML table: text, problems, related, ...
 CHARACTERS = 150
-# pairs of reasoning_gym tasks that need one technique and look different
-TWINS = (
-    ("gcd", "fraction_simplification"),
-    ("maze", "shortest_path"),
-    ("countdown", "puzzle24"),
-    ("mini_sudoku", "futoshiki"),
-    ("rotate_matrix", "manipulate_matrix"),
-    ("knights_knaves", "self_reference"),
-    ("count_bits", "base_conversion"),
-    ("simple_integration", "intermediate_integration"),
-    ("word_sorting", "number_sorting"),
-    ("spell_backward", "word_sequence_reversal"),
-    ("syllogism", "propositional_logic"),
-    ("coin_flip", "dice"),
-    ("simple_equations", "polynomial_equations"),
-    ("string_manipulation", "string_insertion"),
-    ("kakurasu", "survo"),
-    ("simple_geometry", "advanced_geometry"),
-    ("aiw", "family_relationships"),
-    ("lcm", "prime_factorization"),
-)
 
 
 def _files() -> list[Path]:
@@ -96,35 +75,6 @@ def functions() -> Mapping[str, Entry]:
     return functions
 
 
-@lru_cache(maxsize=256)
-def problems(task: str, n: int) -> tuple[tuple[str, str], ...]:
-    """``n`` different (question, answer) pairs of a reasoning_gym task, none of them a training text.
-
-    A task that training uses gives problems of its evaluation side; of the others training has none.
-    Long questions keep their start and their end, where the instance is: 150 characters in all.
-    """
-    if task in worked.WORKED:
-        pool = draw(worked.problems("eval", (task,)), n, lambda p: p.text, "bright")
-        return tuple((shorten(p.text), p.answer) for p in pool)
-    import reasoning_gym
-
-    answers: dict[str, str] = {}  # by question
-    for entry in reasoning_gym.create_dataset(task, size=4 * n, seed=SEED):
-        answers.setdefault(shorten(entry["question"]), str(entry["answer"]))
-        if len(answers) == n:
-            break
-    return tuple(answers.items())
-
-
-def shorten(question: str) -> str:
-    """Cut the middle out of a long question; short ones stand on one line, long ones keep their lines."""
-    question = question.strip()
-    if len(question) <= CHARACTERS:
-        return " ".join(question.split())
-    start, end = question[: CHARACTERS // 2], question[-CHARACTERS // 2 :]
-    return f"{start[: start.rfind(' ')]} ... {end[end.find(' ') + 1 :]}"
-
-
 def _by_task(entries: Mapping[str, Entry], field: str) -> dict[str, list[str]]:
     """Turn ``problems`` or ``related`` of each entry around: names of entries by task."""
     names: dict[str, list[str]] = {}
@@ -139,7 +89,9 @@ def _ask(tasks: list[str], n: int, entries: Mapping[str, Entry], others: list[st
     gold, touched = _by_task(entries, "problems"), _by_task(entries, "related")
     tasks = draw(tasks, n, str, "bright")
     each = -(-n // len(tasks))
-    asked = [(task, i, text) for task in tasks for i, (text, _) in enumerate(problems(task, each))]
+    asked = [
+        (task, i, text) for task in tasks for i, (text, _) in enumerate(problems(task, each, CHARACTERS))
+    ]
     asked = sorted(asked, key=lambda q: q[1])[:n]
     return Corpus(
         queries={f"{task}-{i}": text for task, i, text in asked},
@@ -173,10 +125,10 @@ def worked_examples(n: int) -> Corpus:
     for one, two in pairs:
         solved = {
             f"{two}-{i}": f"{clip(question, CHARACTERS)}\nAnswer: {clip(answer, 60)}"
-            for i, (question, answer) in enumerate(problems(two, 2))
+            for i, (question, answer) in enumerate(problems(two, 2, CHARACTERS))
         }
         documents |= solved
-        for i, (question, _) in enumerate(problems(one, 2)):
+        for i, (question, _) in enumerate(problems(one, 2, CHARACTERS)):
             queries[f"q-{one}-{i}"] = question
             relevant[f"q-{one}-{i}"] = dict.fromkeys(solved, 1)
     return Corpus(queries, documents, relevant)

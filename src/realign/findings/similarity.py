@@ -67,7 +67,12 @@ def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
                 for variant, flag in text_sets(report, metric).items():
                     rows = report.by_layer(metric, estimator, variant=variant)
                     for at in ("mean", "last") if len(rows) > 1 else ("last",):
-                        of = {"models": name, "metric": metric, "variant": variant or "", "flag": flag}
+                        of: dict[str, object] = {
+                            "models": name,
+                            "metric": metric,
+                            "variant": variant or "",
+                            "flag": flag,
+                        }
                         of |= {
                             "estimator": estimator,
                             "at": at,

@@ -74,9 +74,8 @@ def combine(terms: Sequence[tuple[ArrayLike, Effect]], constant: ArrayLike = 0.0
     """``constant + sum_i w_i e_i`` of effects on the same texts; a weight is one number, or one for each number."""
     weighted = [(np.asarray(weight, dtype=np.float64), effect) for weight, effect in terms]
     value = constant + np.sum([w * effect.value for w, effect in weighted], axis=0)
-    texts = None
-    if all(effect.texts is not None for _, effect in weighted):
-        texts = np.sum([w[..., None] * effect.texts for w, effect in weighted], axis=0)
+    each = [w[..., None] * effect.texts for w, effect in weighted if effect.texts is not None]
+    texts = np.sum(each, axis=0) if len(each) == len(weighted) else None
     units: dict[str, dict[str, Floats]] = {}
     for w, effect in weighted:
         for kind, levels in effect.units.items():

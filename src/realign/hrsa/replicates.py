@@ -14,7 +14,7 @@ from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
 from realign.hrsa.checks import instance
-from realign.hrsa.effects import Effect, calibrated, combine
+from realign.hrsa.effects import Effect, Units, calibrated, combine
 from realign.hrsa.intervals import SCALES
 from realign.hrsa.report import CALIBRATED, Report
 from realign.hrsa.rows import ORDER, between, metric_id, split_id
@@ -50,7 +50,8 @@ def mean(reports: Sequence[Report], levels: Sequence[Levels], *, details: Report
     for name in ("null", "ceiling"):
         table[name] = _average(np.stack([each[name].to_numpy(float) for each in tables]))
     half = _average(np.stack([((each["high"] - each["low"]) / 2).to_numpy(float) for each in tables]))
-    influence, own, ends = {}, {}, np.empty((2, len(index)))
+    influence, ends = {}, np.empty((2, len(index)))
+    own: dict[str, Units] = {}
     place = pd.Series(np.arange(len(index)), index=index)
     for keys, rows in place.groupby(level=ORDER[:4], sort=False):
         metric, estimator, variant, k = keys

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from realign.hrsa import metrics
 from realign.hrsa.checks import instance
 from realign.hrsa.effects import Effect, Units
+from realign.hrsa.metrics import Metric
 from realign.hrsa.rows import between, metric_id, split_id
 
 TABLE = "table"
@@ -165,7 +166,7 @@ class Report:
             )
         return rows
 
-    def _variant(self, entry: metrics.Metric, estimator: str, held: list[str]) -> str:
+    def _variant(self, entry: Metric, estimator: str, held: list[str]) -> str:
         """Choose the metric's own variant, the plain one, or the first text set on which probes tell anything."""
         own = entry.variant if estimator == "reference" else ""
         if own in held or "" in held or not held:

@@ -82,8 +82,8 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return installed
 
 
-def functions(split: Split | None = None) -> list[Function]:
-    """Return documented functions of the installed libraries, without duplicates.
+def functions(split: Split | None = None, packages: tuple[str, ...] = FUNCTION_PACKAGES) -> list[Function]:
+    """Return documented functions of installed libraries, without duplicates.
 
     No two share a summary or a source, and at most three share a bare name. All functions of one bare
     name are on one side of the split, so the same function in two libraries is never on both. Parsing takes
@@ -91,17 +91,18 @@ def functions(split: Split | None = None) -> list[Function]:
 
     Args:
         split: ``train``, ``eval`` or None for all.
+        packages: the libraries; training reads those of :data:`FUNCTION_PACKAGES` only.
     """
     return [
         f
-        for f in _functions(os.environ.get("REALIGN_CACHE", ""))
+        for f in _functions(os.environ.get("REALIGN_CACHE", ""), packages)
         if split is None or side("function", f.name) == split
     ]
 
 
-@lru_cache(maxsize=2)
-def _functions(folder: str) -> tuple[Function, ...]:
-    stamp = json.dumps([CORPUS_VERSION, versions(FUNCTION_PACKAGES)], sort_keys=True)
+@lru_cache(maxsize=4)
+def _functions(folder: str, packages: tuple[str, ...]) -> tuple[Function, ...]:
+    stamp = json.dumps([CORPUS_VERSION, versions(packages)], sort_keys=True)
     path = Path(folder) / f"functions-{digest([stamp])[:12]}.jsonl" if folder else None
     if path is not None and path.is_file():
         try:
@@ -109,7 +110,7 @@ def _functions(folder: str) -> tuple[Function, ...]:
                 return tuple(Function(**json.loads(line)) for line in lines)
         except (OSError, ValueError, TypeError):
             pass  # a damaged cache is rebuilt
-    parsed = tuple(_unique(f for package in FUNCTION_PACKAGES for f in _parse_package(package)))
+    parsed = tuple(_unique(f for package in packages for f in _parse_package(package)))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")

@@ -54,7 +54,7 @@ def intents(n: int, read: Reader = archives.read) -> Columns:
 
 def news(n: int, read: Reader = archives.read) -> Columns:
     """Pairs of ``n`` short news texts with the mean of people's ratings of how similar they are, in [0, 1]."""
-    corpus, ratings = (read(GENSIM, member).decode() for member in GENSIM.members)
+    corpus, ratings = (read(GENSIM, member).decode("latin-1") for member in GENSIM.members)
     texts = [" ".join(line.split()) for line in corpus.splitlines() if line.strip()]
     table = [[float(rating) for rating in line.split()] for line in ratings.splitlines() if line.strip()]
     pairs = list(combinations(sorted(draw(range(len(texts)), n, lambda i: texts[i], "news")), 2))

@@ -107,7 +107,7 @@ def claims(n: int, read: Reader = archives.read) -> Columns:
 
 
 def articles(n: int, read: Reader = archives.read) -> Columns:
-    """Sentences of Wikipedia, to be grouped by the article they stand in: six of ``n`` articles in nine languages."""
+    """Sentences of Wikipedia, to be grouped by the article they stand in: ``n``, six an article, in nine languages."""
     texts = examples("paragraph_segmentation", read)
     block = len(texts) // len(WIKIPEDIA)
     subsets = {}
@@ -117,8 +117,8 @@ def articles(n: int, read: Reader = archives.read) -> Columns:
             for example in texts[at * block : (at + 1) * block]
             if len(lines := [x for x in example["input"].split("\n") if 50 <= len(x) <= 160]) >= SENTENCES
         ]
-        drawn = [distinct(lines, str)[:SENTENCES] for lines in draw(usable, 2 * n, " ".join, "articles")]
-        chosen = [lines for lines in drawn if len(lines) == SENTENCES][:n]
+        drawn = [distinct(lines, str)[:SENTENCES] for lines in draw(usable, n, " ".join, "articles")]
+        chosen = [lines for lines in drawn if len(lines) == SENTENCES][: n // SENTENCES]
         subsets[language] = {
             "test": {
                 "sentences": [line for lines in chosen for line in lines],

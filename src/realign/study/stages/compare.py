@@ -226,8 +226,10 @@ class Compare(Pairs):
                     self.models.read_backbone(self.models.base), self._replicate(), "quick", unrelated=True
                 )
             ]
-        trained = [self.models.read_embedding("base", seed) for seed in self.profile.seeds[:2]]
-        return [self.node(*trained, "quick", unrelated=True)] if len(trained) > 1 else []
+        if len(self.profile.seeds) < 2:
+            return []
+        first, second = (self.models.read_embedding("base", seed) for seed in self.profile.seeds[:2])
+        return [self.node(first, second, "quick", unrelated=True)]
 
     def _replicate(self) -> Reader:
         """Base in the other precision, in smaller batches."""
