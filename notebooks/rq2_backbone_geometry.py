@@ -17,7 +17,7 @@
 #
 # **The paper's claims.** RLVR preserves global geometry and linear readout (C2), irreversibly reorganises local neighbourhoods (C3), and when prolonged drifts the coordinate basis (C4). SFT restructures the landscape: lower similarity and lower transfer (C5) {cite:p}`chan2026reasoning`.
 #
-# **How it is tested here.** Both models read the same texts once; every hidden state of every layer is compared. Layer 0 is the token embedding and the last layer comes after the final norm. Each figure shows the **reference** estimator (held out, debiased, without sink tokens, chance-corrected: what we stand behind) and, in a second row, the **paper** estimator (as in the paper's public code), see {doc}`../methods`. Bands are 95% intervals over texts. Grey is the **noise ceiling**: the base model against itself, read in bfloat16 instead of float32, and read in other batches. No pair of models can be asked to be more alike than that.
+# **How it is tested here.** Both models read the same texts once, causally, as they were trained; the states of the same layers are compared everywhere, evenly spaced, and in the maps all layers. Layer 0 is the token embedding and the last layer comes after the final norm. Each figure shows the **reference** estimator (held out, debiased, without sink tokens, chance-corrected: what we stand behind) and, in a second row, the **paper** estimator (as in the paper's public code), see {doc}`../methods`. The reference row is **calibrated**: 0 is what unrelated texts give, 1 the **noise ceiling**, which is the base model against itself, read in bfloat16 instead of float32 and in other batches; the numbers as they were measured stand in the table. No pair of models can be asked to be more alike than the ceiling. Bands are 95% intervals over texts (and over tuning runs where there are several). Sinks are those of the base, the same tokens in every comparison.
 
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
@@ -95,7 +95,7 @@ figures.correlation_histograms({"": pairs}, ceilings=ceilings)
 # %% [markdown]
 # ## Coordinate basis: orthogonal Procrustes
 #
-# The best rotation of one model onto the other at the last layer, and how far each of its rows is from a single axis. R² is scored on texts that the rotation was not fitted on (reference) and on the same texts (paper).
+# The best rotation of one model onto the other at the last layer, and how far each of its rows is from a single axis. Where a layer has fewer distinct directions than dimensions, the data leave part of the rotation open: such layers are crosses, and no mean includes them. R² is scored on texts that the rotation was not fitted on (reference) and on the same texts (paper).
 
 # %% mystnb={"image": {"alt": "Absolute Procrustes rotation at the last layer and inverse row entropy by layer"}}
 figures.rotations({"": pairs}, ceilings=ceilings)
@@ -106,7 +106,7 @@ figures.by_layer({"": pairs}, "r2", ceilings=ceilings)
 # %% [markdown]
 # ## Linear readout: cross-model probes
 #
-# A linear classifier fitted on one model's embeddings of texts reads the other model's, without refitting. The target's own probe is the ceiling, the majority class the floor.
+# A linear classifier fitted on one model's embeddings of texts reads the other model's, without refitting. The target's own probe is the ceiling, the majority class the floor. Text sets are kept apart; one whose own probe is always right (saturated) or no better than guessing (chance) tells nothing of transfer, is flagged, and enters no verdict.
 
 # %% mystnb={"image": {"alt": "Bars of probe accuracy on the own and on the other model, with the majority-class floor"}}
 figures.probes({"": pairs}, ceilings=ceilings)
@@ -123,7 +123,7 @@ tables.probes(pairs, "paper")
 # %% [markdown]
 # ## Does it depend on how the models read?
 #
-# The paper's public code lets raw backbones attend in both directions, which they were never trained for. Here both models of a pair read bidirectionally, and then both causally (six layers, reference estimator). A conclusion that holds under one mode only is a conclusion about the mode.
+# Backbones are judged as they live, causally: so above. The paper's public code lets them attend in both directions, which they were never trained for; here both models of a pair read in either mode (reference estimator, as measured). A conclusion that holds under one mode only is a conclusion about the mode.
 
 # %% mystnb={"image": {"alt": "Each similarity, mean over layers, under bidirectional and under causal attention, for base and reason and for base and sft"}}
 modes = study.drift.modes()

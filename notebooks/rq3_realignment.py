@@ -17,7 +17,7 @@
 #
 # **The paper's claim (C6), Manifold Realignment.** After CL the pair is strongly aligned globally, and the drift of the basis is reversed; local neighbourhoods stay different {cite:p}`chan2026reasoning`.
 #
-# **How it is tested here.** The same metrics on the same texts, before and after CL (first seed), side by side. Grey is the **noise ceiling**. After CL it is two models trained from the *same* base with different seeds: a pair that reaches it is as alike as training noise allows. Before CL it is the base model against itself in another precision and in other batches.
+# **How it is tested here.** The same metrics on the same texts, before and after CL, side by side, and **calibrated**: 0 is what unrelated texts give, 1 the **noise ceiling**. After CL the ceiling is two models trained from the *same* base with different seeds: a pair that reaches it is as alike as training noise allows. Before CL it is the base model against itself in another precision and in other batches. Two models of one seed share the order of their data and the start of their adapters, which the ceiling's do not; so base of one seed is compared with the sibling of *another*, over all pairs of different seeds, and pairs of the same seed have a panel of their own. Intervals are for other texts, seeds and tuning runs (with one run, for that run only).
 
 # %% tags=["parameters"]
 profile = "laptop"  # what is compared and how: smoke, laptop, paper, or a TOML file of yours
@@ -41,12 +41,14 @@ study = open_study(
 # %%
 groups = {"backbones": study.compare.reports("backbone"), "after CL": study.compare.reports("embedding")}
 before, after = groups.values()
+panels = groups | {"after CL, same seed": study.compare.reports("same seed")}
 ceilings = {"backbones": study.compare.ceilings("backbone"), "after CL": study.compare.ceilings("embedding")}
+panel_ceilings = ceilings | {"after CL, same seed": ceilings["after CL"]}
 
 # %% [markdown]
 # ## At a glance
 #
-# Means over layers, from backbone to embedding model.
+# Means over layers, from backbone to embedding model: 0 is unrelated texts, 1 a replicate. The numbers as they were measured stand in the table.
 
 # %% mystnb={"image": {"alt": "Each similarity before and after contrastive learning, with the noise ceiling"}}
 figures.before_after(before, after, list(ceilings.values()))
@@ -58,7 +60,10 @@ tables.similarities(after, ceilings["after CL"])
 # ## Global geometry
 
 # %% mystnb={"image": {"alt": "Linear CKA by layer before and after contrastive learning, for both estimators"}}
-figures.by_layer(groups, "cka", ceilings=ceilings)
+figures.by_layer(panels, "cka", ceilings=panel_ceilings)
+
+# %% [markdown]
+# Maps, histograms and rotations show one pair: the first seed of base against the second of the sibling.
 
 # %% mystnb={"image": {"alt": "Heat maps of linear CKA between all layers, before and after contrastive learning"}}
 figures.layer_heatmaps(groups, "cka", ceilings=ceilings)
@@ -66,7 +71,7 @@ figures.layer_heatmaps(groups, "cka", ceilings=ceilings)
 # %% [markdown]
 # ## Local geometry
 #
-# Solid lines are backbones, dashed lines the models after CL; each has its own ceiling.
+# Solid lines are backbones, dashed lines the models after CL; each is calibrated by its own floor and ceiling (above), the paper's index is as measured.
 
 # %% mystnb={"image": {"alt": "k-nearest-neighbour overlap by layer before and after contrastive learning"}}
 figures.neighbours(groups, ceilings=ceilings)
@@ -75,7 +80,7 @@ figures.neighbours(groups, ceilings=ceilings)
 # ## Coordinate basis
 
 # %% mystnb={"image": {"alt": "Mean dimension-wise correlation by layer before and after contrastive learning"}}
-figures.by_layer(groups, "correlation", ceilings=ceilings, estimators=["reference"])
+figures.by_layer(panels, "correlation", ceilings=panel_ceilings, estimators=["reference"])
 
 # %% mystnb={"image": {"alt": "Histograms of the correlation of each dimension at the last layer, before and after"}}
 figures.correlation_histograms(groups, ceilings=ceilings)

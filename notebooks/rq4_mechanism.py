@@ -126,7 +126,7 @@ figures.drift_by_domain(study.domains.frame())
 # %% [markdown]
 # ## 5. Is it undone?
 #
-# Basis, global and local similarity to base by layer, before contrastive learning (dashed) and after it (solid). The grey band is what the same recipe gives from one backbone under two seeds: where a solid line lies in it, nothing of the sibling's history is left to see.
+# Basis, global and local similarity to base by layer, before contrastive learning (dashed) and after it (solid; base of one seed with the sibling of another), each calibrated by its own floor and ceiling. After it, 1 is what the same recipe gives from one backbone under two seeds: where a solid line reaches it, nothing of the sibling's history is left to see.
 
 # %% mystnb={"image": {"alt": "Correlation, CKA and neighbour overlap by layer before and after contrastive learning for each sibling"}}
 before, after = study.compare.reports("backbone"), study.compare.reports("embedding")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 
 LAYERS = 7
 KS = (5, 10)
@@ -257,11 +257,18 @@ def study(
     )
     pairs = {("base", "reason"): report(0.97), ("base", "sft"): report(0.7)}
     after = {("base", "reason"): report(0.95), ("base", "sft"): report(0.85)}
-    kinds = {"backbone": pairs, "embedding": after}
     limits = {
-        "backbone": {"bfloat16": report(0.995), "another batch size": report(1.0)},
+        "backbone": {"another precision and batch size": report(0.995)},
         "embedding": {"another seed": report(0.99)},
     }
+    kinds = {
+        kind: {
+            pair: replicates.calibrate(each, report(0.0), *limits[kind].values())
+            for pair, each in held.items()
+        }
+        for kind, held in {"backbone": pairs, "embedding": after}.items()
+    }
+    kinds["same seed"] = kinds["embedding"]
     stages = {
         "evaluate": SimpleNamespace(scores=scores, items=items, reading=reading),
         "compare": SimpleNamespace(

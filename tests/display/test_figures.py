@@ -113,8 +113,7 @@ def test_every_column_has_the_ceiling_of_its_own_kind() -> None:
     figure = figures.by_layer(GROUPS, "cka", ceilings=CEILINGS, estimators=["reference"])
     labels = [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
     assert [name for name in labels[0] if "ceiling" in name] == [
-        "noise ceiling (bfloat16)",
-        "noise ceiling (another batch size)",
+        "noise ceiling (another precision and batch size)"
     ]
     assert [name for name in labels[1] if "ceiling" in name] == ["noise ceiling (another seed)"]
 
@@ -140,7 +139,7 @@ def test_a_bar_on_the_map_is_as_long_as_the_distance_of_its_ceiling() -> None:
     axes = DRAW["models_map"]().axes[0]
     bars = [line for line in axes.lines if line.get_linewidth() == 3]
     # The same report at every layer: the mean angle is the angle of one layer.
-    assert [np.ptp(bar.get_xdata()) for bar in bars] == pytest.approx([np.arccos(0.995), 0.0])
+    assert [np.ptp(bar.get_xdata()) for bar in bars] == pytest.approx([np.arccos(0.995)])
 
 
 def test_forest_marks_lie_at_the_deltas_and_bars_at_their_intervals() -> None:
@@ -254,3 +253,24 @@ def test_overlap_of_updates_is_drawn_relative_to_chance() -> None:
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(lines["reason"].get_ydata(), 0.1 / 0.05)
     np.testing.assert_allclose(lines["reason and sft"].get_ydata(), 0.3 / 0.01)
+
+
+def test_figures_lead_with_the_calibrated_number() -> None:
+    figure = figures.by_layer(GROUPS, "cka", ceilings=CEILINGS, estimators=["reference"])
+    axes = figure.axes[0]
+    assert "calibrated" in axes.get_ylabel()
+    lines = {str(line.get_label()): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(lines["base – reason"], 0.97 / 0.995)
+    assert set(lines["noise ceiling (another precision and batch size)"]) == {1}
+    assert set(lines["unrelated texts"]) == {0}
+    paper = figures.by_layer(GROUPS, "cka", ceilings=CEILINGS, estimators=["paper"]).axes[0]
+    np.testing.assert_allclose(paper.lines[0].get_ydata(), 0.97)
+
+
+def test_layers_where_the_rotation_is_not_determined_are_crosses_beside_the_line() -> None:
+    report = book_frames.report(0.9)
+    report.details["rotation_rank"] = pd.DataFrame({"layer": range(7), "rank": [5, *[24] * 6], "width": 24})
+    axes = figures.by_layer({"": {("base", "reason"): report}}, "r2", estimators=["reference"]).axes[0]
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert list(lines["base – reason"].get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert list(lines["rotation not determined"].get_xdata()) == [0]

@@ -13,8 +13,9 @@ import pytest
 
 from realign import hrsa
 from realign.display import figures, tables, verdicts
-from realign.findings import claims
+from realign.findings import claims, similarity
 from realign.hrsa.metrics import ESTIMATORS
+from realign.hrsa.rows import split_id
 
 TEXTS, TOKENS, WIDTH, LAYERS = 40, 8, 12, 4
 SETTINGS = SimpleNamespace(cka_tokens=320, knn_tokens=320, k=(5, 10), resamples=60, seed=0)
@@ -91,9 +92,10 @@ def test_tables_hold_no_missing_number(study: Any) -> None:
     similarity = tables.similarities(
         study.compare.reports("backbone"), study.compare.ceilings("embedding")
     ).frame
-    assert len(similarity) == 3 * 7
+    assert len(similarity) == 3 * 8
     assert not similarity.isin(["–", "nan"]).any().any()
-    by_layer = similarity[similarity["metric"] != "probe accuracy"]  # of the last layer alone
+    similarity = similarity.drop(columns=[c for c in similarity if c.startswith("calibrated")])
+    by_layer = similarity[~similarity["metric"].str.startswith("probe")]  # of the last layer alone
     assert by_layer.notna().all().all()
     for estimator in ESTIMATORS:
         probes = tables.probes(study.compare.reports("backbone"), estimator).frame
@@ -103,7 +105,17 @@ def test_tables_hold_no_missing_number(study: Any) -> None:
 def test_differences_of_two_pairs_have_intervals_and_are_shown_for_every_mode(study: Any) -> None:
     pairs = study.compare.reports("backbone")
     table = tables.differences(pairs).frame.set_index("similarity")
-    assert len(table) == len(pairs["base", "reason"].influence)
+    assert {
+        "correlation",
+        "cka",
+        "knn",
+        "r2",
+        "inverse_row_entropy",
+        "diagonal_energy",
+        "probe_transfer",
+    } == {split_id(name)[0] for name in similarity.differences(*pairs.values())["metric"]} - {
+        "probe_accuracy"
+    }
     value, low, high = map(
         float, re.findall(r"-?[\d.]+", table.loc["debiased CKA, without sinks", "difference"])
     )

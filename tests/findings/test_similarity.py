@@ -22,7 +22,7 @@ def test_by_layer_reads_the_estimator_it_is_asked_for() -> None:
     assert report.by_layer("knn", "paper", k=5)["value"].tolist() == pytest.approx([0.8 / 1.2] * 7)
     for metric in (m.name for m in METRICS.values() if m.level != "function"):
         frame = report.by_layer(metric)
-        assert list(frame.columns) == ["layer", "value", "low", "high", "null"], metric
+        assert list(frame.columns) == ["layer", "value", "low", "high", "null", "determined"], metric
         assert frame["layer"].tolist() == list(range(7)), metric
 
 
@@ -50,7 +50,7 @@ def test_a_registered_metric_appears_in_every_table_of_similarity(newcomer: str)
 
     pairs = {("base", "reason"): report(0.9), ("base", "sft"): report(0.7)}
     shown = tables.similarities(pairs).frame.set_index(["pair", "metric"])
-    assert shown.loc[("base – sft", "a new metric"), "mean over layers"] == "0.700 [0.690, 0.710]"
+    assert shown.loc[("base – sft", "a new metric"), "mean over layers"] == "0.700 [0.693, 0.707]"
     assert (
         tables.differences(pairs).frame.set_index("similarity").loc["a new metric", "difference"]
         == "0.2000 [0.2000, 0.2000]"
@@ -72,7 +72,8 @@ def test_what_was_not_computed_is_left_empty() -> None:
 def without_probes() -> Report:
     report = book_frames.report(0.8)
     kept = {name: frame for name, frame in report.details.items() if not name.startswith("probe")}
-    return replace(report, details=kept)
+    probes = report.table["metric"].str.startswith("probe")
+    return replace(report, table=report.table[~probes], details=kept)
 
 
 def test_classes_too_small_for_a_probe_are_said_and_cost_no_page() -> None:

@@ -110,7 +110,7 @@ def test_each_level_has_a_headline(report):
         ("correlation", "last"),
         ("cka", "mean"),
         ("knn@10", "mean"),
-        ("probe_transfer", "mean"),
+        ("probe_transfer:texts", "mean"),
     ]
     assert metrics.headlines(compared(*states(), metrics=["r2"]).summary()) == []
 
@@ -134,8 +134,8 @@ def test_what_else_a_report_does_not_hold_is_an_error(report):
         report.by_layer("cka", "best")
     with pytest.raises(ValueError, match="no grid of knn; it has"):
         report.grid("knn")
-    with pytest.raises(ValueError, match="'cosine' has no influences"):
-        hrsa.difference(report, report, "cosine")
+    with pytest.raises(ValueError, match="'permutation_energy' has no influences"):
+        hrsa.difference(report, report, "permutation_energy")
     with pytest.raises(ValueError, match="unknown metric 'toy'"):
         report.curve("toy@5")
 
@@ -157,11 +157,11 @@ def test_the_reference_reading_takes_the_metrics_own_variant_and_the_middle_k(re
 
 def toy(pair):
     rows = hrsa.Rows()
-    values = np.arange(len(pair.every), dtype=float) / 10
-    influence = np.tile(np.linspace(-1, 1, pair.texts) / 100, (len(pair.every), 1))
+    values = np.arange(len(pair.picked), dtype=float) / 10
+    influence = np.tile(np.linspace(-1, 1, pair.texts) / 100, (len(pair.picked), 1))
     ends = pair.interval("toy", "reference", values, influence)
-    rows.add("toy", "reference", pair.every, values, ends, null=0.5, influence=influence)
-    rows.add("toy", "paper", pair.every, -values, pair.interval("toy", "paper", -values, influence))
+    rows.add("toy", "reference", pair.picked, values, ends, null=0.5, influence=influence)
+    rows.add("toy", "paper", pair.picked, -values, pair.interval("toy", "paper", -values, influence))
     return rows
 
 

@@ -16,13 +16,13 @@ VERSIONS = {
     "training-log": 1,
     "evaluate": 2,
     "read": 1,
-    "compare": 5,
-    "drift": 5,
-    "languages": 3,
-    "map": 1,
+    "compare": 6,
+    "drift": 6,
+    "languages": 4,
+    "map": 2,
     "updates": 1,
     "landscape": 1,
-    "domains": 3,
+    "domains": 4,
 }
 
 

@@ -44,7 +44,7 @@ def test_models_are_read_again_only_when_what_they_read_changes(own_store):
     before = read()
     assert before == read(k=[5, 20])
     assert not before & read(n_texts=60)
-    other = read(attention="causal")  # both modes are read in any case; small batches and bf16 are not
+    other = read(attention="bidirectional")  # both modes are read in any case; small batches and bf16 are not
     assert before & other
     assert before != other
 
@@ -205,3 +205,71 @@ def test_profile_that_needs_a_gpu_says_so():
         pytest.skip("there is a GPU here")
     with pytest.raises(RealignError, match="needs a CUDA GPU"):
         require(open_study("paper", family="tiny-llama").profile)
+
+
+def test_pairs_after_contrastive_learning_cross_seeds_and_the_same_seed_is_a_panel_of_its_own(own_store):
+    compare = open_study("smoke", seeds=[3, 5, 8]).compare
+    crossed = [levels["seed"] for _, levels in compare.pairs("embedding")["base", "reason"].each]
+    assert len(crossed) == 6
+    assert all(len(seeds) == 2 for seeds in crossed)
+    same = [levels["seed"] for _, levels in compare.pairs("same seed")["base", "reason"].each]
+    assert same == [{"3"}, {"5"}, {"8"}]
+    ceiling = [levels["seed"] for _, levels in compare.ceiling_pairs("embedding")["another seed"].each]
+    assert ceiling == [{"3", "5"}, {"3", "8"}, {"5", "8"}]
+    with pytest.raises(UsageError, match="unknown kind of comparison 'trained'"):
+        compare.pairs("trained")
+
+
+def test_costly_metrics_are_for_pairs_of_the_first_seeds_and_each_model_is_read_once(own_store, tmp_path):
+    profile = open_study("smoke", seeds=[0, 1, 2]).profile
+    hrsa = profile.hrsa.model_copy(update={"costly_seeds": 2})
+    study = Study(profile.model_copy(update={"hrsa": hrsa}), Store(tmp_path))
+    extents = [
+        (sorted(levels["seed"]), node.request.config["extent"])
+        for node, levels in study.compare.pairs("embedding")["base", "sft"].each
+    ]
+    assert {extent for seeds, extent in extents if seeds == ["0", "1"]} == {"quick"}
+    assert {extent for seeds, extent in extents if seeds != ["0", "1"]} == {"cheap"}
+    nodes = study.compare.nodes()
+    reads = {n.request.key for node in nodes for n in node.needs if n.request.slug.count("-emb-")}
+    assert len(reads) == 9  # three roles of three seeds, however many pairs
+    assert len(nodes) > 25
+
+
+def test_tuning_runs_of_an_arm_are_one_pair(own_store):
+    roles = ["base", "reason-1", "reason-2", "sft-1"]
+    compare = open_study("laptop", roles=roles, seeds=[3, 4]).compare
+    pairs = compare.pairs("embedding")
+    assert list(pairs) == [("base", "reason"), ("base", "sft")]
+    runs = [levels["run"] for _, levels in pairs["base", "reason"].each]
+    assert runs == [{"reason-1"}] * 2 + [{"reason-2"}] * 2
+    assert len(compare.pairs("backbone")["base", "reason"].each) == 2
+
+
+def test_one_seed_has_no_ceiling_and_compares_within_it(own_store):
+    compare = open_study("smoke", seeds=[4]).compare
+    assert [levels["seed"] for _, levels in compare.pairs("embedding")["base", "sft"].each] == [{"4"}]
+    assert compare.ceiling_pairs("embedding") == {}
+    assert compare.floor_nodes("embedding") == []
+
+
+def test_every_comparison_of_a_study_leaves_out_the_sinks_of_its_base(own_store):
+    study = open_study("smoke")
+    nodes = [*study.compare.nodes(), *study.drift.nodes()]
+    assert len({tuple(node.request.inputs["sinks"]) for node in nodes}) == 1
+    modes = (None, "bidirectional")
+    read = [study.models.read_backbone(study.models.base, mode) for mode in modes]
+    assert set(nodes[0].request.inputs["sinks"]) == {study.read.node(reader).request.key for reader in read}
+    readers = [study.models.reader("reason"), study.models.reader("sft")]
+    alone = study.compare.node(*readers, sinks=readers[0])
+    assert alone.request.inputs["sinks"] == [study.read.node(readers[0]).request.key]
+
+
+def test_backbones_are_judged_as_they_live_and_the_other_mode_is_read_beside_it(own_store):
+    study = open_study("laptop")
+    assert study.profile.hrsa.attention == "causal"
+    judged, _ = study.compare.pairs("backbone")["base", "reason"].each[0]
+    read = study.read.node(study.models.read_backbone(study.models.base)).request
+    assert judged.request.inputs["a"] == read.key
+    assert read.inputs["attention"] == "causal"
+    assert set(study.drift.by_mode()) == {"causal", "bidirectional"}

@@ -101,7 +101,8 @@ def compare(
     from realign.study import open_study
 
     study = open_study(profile, family=family)
-    artifact = study.graph.run(study.compare.node(study.models.reader(a), study.models.reader(b)))
+    first, second = study.models.reader(a), study.models.reader(b)
+    artifact = study.graph.run(study.compare.node(first, second, sinks=first))
     print(hrsa.Report.load(artifact.path).summary().to_string(index=False))
     print(f"the report: {artifact.path}")
 

@@ -139,7 +139,21 @@ class HRSASettings(Config):
     cka_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for CKA grids")
     knn_tokens: int = Field(default=4096, ge=8, description="seeded token subsample for neighbours")
     k: tuple[Count, ...] = Field(default=(5, 10, 50), min_length=1, description="neighbourhood sizes")
-    attention: Attention = "bidirectional"
+    layers: int = Field(
+        default=7,
+        ge=2,
+        description="layers that are compared, evenly spaced, the first and the last among them",
+    )
+    costly_seeds: int = Field(
+        default=3,
+        ge=1,
+        description="Procrustes and probes after contrastive learning: for pairs among the first so many seeds",
+    )
+    attention: Attention = Field(
+        default="causal",
+        description="how backbones read: as they were trained to, or 'bidirectional', as the paper's code has them read; "
+        "RQ2 shows the other mode as well",
+    )
     resamples: int = Field(default=200, ge=0, description="resamples of texts, for intervals of F1")
     languages: tuple[str, ...] = Field(
         default=("fr", "es", "ja"),

@@ -81,3 +81,9 @@ def pair_name(pair: Pair) -> str:
 def ceiling_name(name: str) -> str:
     """Write a noise ceiling's name."""
     return f"noise ceiling ({name})"
+
+
+def intervals(frame: pd.DataFrame, digits: int = 3, value: str = "value") -> list[str]:
+    """Write the columns value, low and high of a frame as one text a row."""
+    rows = frame[[value, "low", "high"]].to_numpy(dtype=float)
+    return [between(middle, low, high, digits) for middle, low, high in rows]

@@ -5,42 +5,35 @@ Every function returns a :class:`realign.display.format.Table`, which a notebook
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from realign.display.comparisons import differences as differences
+from realign.display.comparisons import modes as modes
+from realign.display.comparisons import probes as probes
+from realign.display.comparisons import similarities as similarities
 from realign.display.format import (
     EMPTY,
     Table,
     Text,
-    between,
-    ceiling_name,
+    intervals,
     number,
     p_value,
-    pair_name,
     percent,
     show,
     signed,
 )
-from realign.findings import mechanism, similarity
+from realign.findings import mechanism
 from realign.findings import scores as findings
-from realign.hrsa import METRICS, Report
 from realign.hrsa.metrics import headlines, id_title
 
 if TYPE_CHECKING:
     from realign.study import Study
     from realign.study.models import Models
 
-F1 = ("macro", "weighted")
 REWARDS = {"verifier": "right or wrong", "random": "a coin"}
 STYLES = {"answer": "the answer", "working": "working, then answer"}
-
-
-def _intervals(frame: pd.DataFrame, digits: int = 3, value: str = "value") -> list[str]:
-    """Write the columns value, low and high of a frame as one text a row."""
-    rows = frame[[value, "low", "high"]].to_numpy(dtype=float)
-    return [between(middle, low, high, digits) for middle, low, high in rows]
 
 
 # ---------------------------------------------------------------------------- RQ1: scores and training
@@ -79,7 +72,7 @@ def failures(frame: pd.DataFrame) -> Table:
 def equivalence(frame: pd.DataFrame, items: pd.DataFrame, margin: float) -> Table:
     """The test of each arm against base in each suite; ``margin`` is in points."""
     tests = findings.equivalence(frame, items, margin)
-    shown = tests[["suite", "arm"]].assign(**{"difference [90%]": _intervals(tests, 2, "delta")})
+    shown = tests[["suite", "arm"]].assign(**{"difference [90%]": intervals(tests, 2, "delta")})
     shown["df"] = [number(f, 1) for f in tests["freedom"]]
     shown["p, TOST"] = [p_value(p) for p in tests["tost_p"]]
     answers = {True: f"within ±{margin:g}", False: "not shown"}
@@ -88,7 +81,7 @@ def equivalence(frame: pd.DataFrame, items: pd.DataFrame, margin: float) -> Tabl
     shares = 100 * tests[sources].to_numpy(dtype=float)
     shown[f"noise from {' / '.join(sources)} %"] = [" / ".join(number(s, 0) for s in row) for row in shares]
     new = tests[["delta"]].assign(low=tests["new_low"], high=tests["new_high"])
-    shown["on new tasks [90%]"] = _intervals(new, 2, "delta")
+    shown["on new tasks [90%]"] = intervals(new, 2, "delta")
     return show(shown.join(tests[["tasks", "models"]]))
 
 
@@ -105,7 +98,7 @@ def gains(frame: pd.DataFrame) -> Table:
     shown = table[["suite", "role"]].copy()
     for column in ("untrained", "trained"):
         shown[column] = [number(v, 2) for v in table[column]]
-    shown["gain [90% interval over seeds]"] = _intervals(table, 2, "gain")
+    shown["gain [90% interval over seeds]"] = intervals(table, 2, "gain")
     pairs = zip(table["better"], table["seeds"], strict=True)
     shown["seeds above untrained"] = [f"{better} of {seeds}" for better, seeds in pairs]
     return show(shown)
@@ -146,62 +139,6 @@ def reading(frame: pd.DataFrame) -> Table:
     return show(shown.assign(dtype=mine["dtype"]))
 
 
-# ---------------------------------------------------------------------------- RQ2, RQ3: similarity
-def similarities(reports: similarity.Reports, ceilings: Mapping[str, Report] | None = None) -> Table:
-    """Similarity of each pair and noise ceiling by metric, with 95% intervals over texts: both estimators."""
-    named = {pair_name(pair): report for pair, report in reports.items()}
-    named |= {ceiling_name(name): report for name, report in (ceilings or {}).items()}
-    rows = similarity.similarity(named)
-    rows = rows.assign(text=_intervals(rows))
-    table = rows.pivot(index=["models", "metric"], columns=["estimator", "at"], values="text")
-    table = table.reindex(pd.MultiIndex.from_frame(rows[["models", "metric"]].drop_duplicates()))
-    table = table[[("reference", "mean"), ("reference", "last"), ("paper", "mean")]]
-    table.columns = ["mean over layers", "last layer", "paper estimator, mean"]
-    titles = {name: metric.title for name, metric in METRICS.items()}
-    return show(table.rename(index=titles, level="metric").rename_axis(["pair", "metric"]).reset_index())
-
-
-def differences(reports: similarity.Reports) -> Table:
-    """Similarity of the first pair minus that of the second, mean over layers, texts paired."""
-    return show(_differences(reports).rename_axis("similarity").reset_index())
-
-
-def _differences(reports: similarity.Reports) -> pd.DataFrame:
-    """Difference and p as text, by metric."""
-    if len(reports) < 2:
-        return pd.DataFrame(columns=["difference", "p"])
-    first, second = list(reports.values())[:2]
-    rows = similarity.differences(first, second)
-    texts = {"difference": _intervals(rows, 4), "p": [p_value(p) for p in rows["p"]]}
-    return pd.DataFrame(texts, index=[id_title(metric) for metric in rows["metric"]])
-
-
-def modes(each: Mapping[str, similarity.Reports]) -> Table:
-    """The same differences under every attention mode, one column a mode.
-
-    Args:
-        each: of ``study.drift.modes()``.
-    """
-    table = pd.DataFrame({mode: _differences(reports)["difference"] for mode, reports in each.items()})
-    return show(table.rename_axis("first pair − second pair").reset_index())
-
-
-def probes(reports: similarity.Reports, estimator: str = "reference") -> Table | Text:
-    """Accuracy (%) of linear probes fitted on one model and read on the other, with floors."""
-    rows = similarity.probes(reports, estimator)
-    if rows.empty:
-        return Text(similarity.NO_PROBE)
-    shown = {"pair": [pair_name(pair) for pair in zip(rows["a"], rows["b"], strict=True)]}
-    shown["probe"] = rows["source"] + " → " + rows["target"]
-    shown["scaler"] = rows["scaler"]
-    columns = {"accuracy %": ("accuracy", "low", "high")}
-    columns |= {f"{f1} F1 %": (f"{f1}_f1", f"{f1}_f1_low", f"{f1}_f1_high") for f1 in F1}
-    for title, names in columns.items():
-        shown[title] = [percent(*row) for row in rows[list(names)].to_numpy()]
-    shown["majority class %"] = [number(100 * value, 1) for value in rows["majority"]]
-    return show(pd.DataFrame(shown))
-
-
 # ---------------------------------------------------------------------------- RQ4: tuning
 def siblings(models: Models) -> Table:
     """How each followed role was tuned: a sibling that others tuned has a source and nothing more."""
@@ -226,7 +163,7 @@ def policy(frame: pd.DataFrame) -> Table:
     shown["KL to base"] = [number(value, 4) for value in frame["kl"]]
     for domain, texts in (("task", "worked answers"), ("neutral", "documentation")):
         names = {f"js_{domain}": "value", f"js_{domain}_low": "low", f"js_{domain}_high": "high"}
-        shown[f"JS to base, {texts}"] = _intervals(frame[[*names]].rename(columns=names), 4)
+        shown[f"JS to base, {texts}"] = intervals(frame[[*names]].rename(columns=names), 4)
     return show(shown.assign(n=frame["n"].astype(int)))
 
 
@@ -237,7 +174,7 @@ def _accuracy(frame: pd.DataFrame, mode: str) -> list[str]:
 
 def _headline(frame: pd.DataFrame) -> pd.DataFrame:
     """The headline similarities as text: a row a checkpoint (role, step), a column a metric."""
-    rows = frame.assign(text=_intervals(frame))
+    rows = frame.assign(text=intervals(frame))
     table = rows.pivot(index=["role", "step"], columns=["metric", "at"], values="text").sort_index()
     table = table[headlines(frame)]
     return table.set_axis([id_title(*column) for column in table.columns], axis="columns")
@@ -267,7 +204,7 @@ def updates(frame: pd.DataFrame) -> Table:
 
     def shown(column: str, digits: int, scale: float = 1) -> list[str]:
         rows = mechanism.quartiles(frame.assign(**{column: scale * frame[column]}), "role", column)
-        return _intervals(rows, digits)
+        return intervals(rows, digits)
 
     chance = mechanism.quartiles(frame, "role", "base_left_chance")
     return show(
@@ -282,7 +219,7 @@ def updates(frame: pd.DataFrame) -> Table:
 
 def landscape(measures: pd.DataFrame) -> Table:
     """Landscape and trajectories with 95% intervals, and the base against itself."""
-    rows = measures.assign(text=_intervals(measures), base=[number(v, 3) for v in measures["null"]])
+    rows = measures.assign(text=intervals(measures), base=[number(v, 3) for v in measures["null"]])
     table = rows.pivot_table(
         index=["domain", "measure", "base"], columns="role", values="text", aggfunc="first", sort=False
     )

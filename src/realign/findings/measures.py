@@ -11,7 +11,8 @@ import pandas as pd
 
 from realign import hrsa
 from realign.findings import scores
-from realign.hrsa import METRICS, Report
+from realign.findings.similarity import text_sets
+from realign.hrsa import METRICS, Report, replicates
 
 if TYPE_CHECKING:
     from realign.study import Study
@@ -68,44 +69,38 @@ class PairSimilarity:
             return study.compare.reports(self.kind).get(("base", self.role))
         return next(iter(study.compare.ceilings(self.kind).values()), None)
 
-    def __call__(self, study: Study) -> list[Estimate]:
-        """Return the mean over layers or the last layer; empty if not measured.
-
-        Layers share their texts, so their intervals are averaged and not shrunk.
-        """
-        report = self.report(study)
+    def sets(self, report: Report | None) -> list[str | None]:
+        """The text sets on which probes tell anything, [None] for a metric of all texts; [] if it is not measured."""
         if report is None or self.metric not in report.metrics:
             return []
-        layers = report.by_layer(self.metric)[["value", "low", "high"]]
-        return [_estimate(layers.iloc[-1] if self.at == "last" else layers.mean())]
+        return [name for name, flag in text_sets(report, self.metric).items() if not flag]
+
+    def __call__(self, study: Study) -> list[Estimate]:
+        """Return the mean over layers or the last layer, one for each text set; empty if not measured."""
+        report = self.report(study)
+        return [
+            Estimate(
+                *replicates.overall(report, self.metric, self.at, variant=variant)[["value", "low", "high"]]
+            )
+            for variant in self.sets(report)
+            if report is not None
+        ]
 
     def minus(self, other: PairSimilarity, study: Study) -> list[Estimate]:
-        """Difference to another pair; texts are paired where both reports have read the same ones."""
+        """Difference to another pair; texts, seeds and runs are paired where both have read the same texts."""
         mine, theirs = self.report(study), other.report(study)
         if mine is None or theirs is None:
             return []
-        layer = mine.layers - 1 if self.at == "last" else None
-        try:
-            gap = hrsa.difference(mine, theirs, mine.reference_id(self.metric), layer=layer)
-        except ValueError:  # other texts, or a metric without influences: independent intervals
-            return [a.minus(b) for a, b in zip(self(study), other(study), strict=False)]
-        return [Estimate(gap.value, gap.low, gap.high)]
-
-
-def _transfer(kind: str, role: str) -> Measure:
-    """Accuracy of base's probe on the other model over that of the other model's own probe.
-
-    Both are counted from the majority class, so 0 is what guessing reaches and 1 what the own probe reaches.
-    """
-
-    def measure(study: Study) -> list[Estimate]:
-        report = study.compare.reports(kind).get(("base", role))
-        if report is None or "probe_controls" not in report.details:
-            return []
-        rows = report.detail("probe_controls").query("control == 'transfer_ratio' and direction == 'a->b'")
-        return [] if rows.empty else [_estimate(rows[["value", "low", "high"]].mean())]
-
-    return measure
+        layer = mine.layers - 1 if self.at == "last" and METRICS[self.metric].level != "function" else None
+        gaps = []
+        for variant in self.sets(mine):
+            if variant in other.sets(theirs):
+                try:
+                    gap = hrsa.difference(mine, theirs, mine.reference_id(self.metric, variant), layer=layer)
+                except ValueError:  # other texts, or a metric without influences: independent intervals
+                    return [a.minus(b) for a, b in zip(self(study), other(study), strict=False)]
+                gaps.append(Estimate(gap.value, gap.low, gap.high))
+        return gaps
 
 
 def _suite_deltas(arm: str) -> Measure:
@@ -163,7 +158,7 @@ def _measures() -> dict[str, Measure]:
         named[f"noise ceiling of {name}"] = PairSimilarity(metric, "embedding", "")
     for kind in KINDS:
         for role in ROLES:
-            named[f"{kind} probe transfer to {role}"] = _transfer(kind, role)
+            named[f"{kind} probe transfer to {role}"] = PairSimilarity("probe_transfer", kind, role)
             for name, metric in by_layer.items():
                 named[f"{kind} {name} of {role}"] = PairSimilarity(metric, kind, role)
                 named[f"{kind} last-layer {name} of {role}"] = PairSimilarity(metric, kind, role, "last")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from realign import hrsa
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 from realign.hrsa.metrics import ESTIMATORS, middle
+from realign.hrsa.report import CALIBRATED
 from realign.hrsa.rows import metric_id, split_id
 
 Pair = tuple[str, str]
@@ -21,7 +22,8 @@ Pair = tuple[str, str]
 Reports = Mapping[Pair, Report]
 Ceilings = Mapping[str, Mapping[str, Report]]
 """Noise ceilings by what they belong to (backbones, embedding models, an attention mode), then by name."""
-MAP_LAYERS = 6  # as many as the map of models uses
+COMPANIONS = ("diagonal_energy", "probe_transfer")
+"""Companions of another metric that are shown beside it."""
 NO_PROBE = (
     "no linear probe: it needs two classes of ten texts in a text set; ask for more n_texts, or other texts"
 )
@@ -42,39 +44,61 @@ def headline() -> list[str]:
 def similarity(reports: Mapping[str, Report]) -> pd.DataFrame:
     """Every metric of every report, both estimators, as the mean over layers and at the last layer.
 
-    An estimator that a metric does not define has the other one's numbers; one that was not computed has
-    no rows, and what is measured at the last layer alone has no mean. Layers share their texts, so the interval of
-    a mean is the mean of the intervals.
+    An estimator that a metric does not define has the other one's numbers; one that was not computed has no rows, and
+    what is measured at the last layer alone has no mean. Probes have rows for each text set, in ``variant``; layers
+    where a rotation is not determined are left out of its means.
 
     Args:
         reports: by the name that the column ``models`` gets.
 
     Returns:
-        Frame with models, metric, estimator, at ('mean', 'last'), value, low, high.
+        Frame with models, metric, variant, estimator, at ('mean', 'last'), value, low, high, calibrated, calibrated_low
+        and calibrated_high (0: unrelated texts, 1: a replicate; NaN without a floor and a ceiling), flag (of a text set
+        on which a probe tells nothing: 'saturated' or 'chance'), undetermined (how many layers are left out).
     """
-    frames = []
+    columns = ["models", "metric", "variant", "estimator", "at", "value", "low", "high", *CALIBRATED, "flag"]
+    records = []
     for name, report in reports.items():
         for metric in _shown(report):
             measured = set(report.table.loc[report.table["metric"] == metric, "estimator"])
             for estimator in ESTIMATORS:
                 if estimator in METRICS[metric].estimators and estimator not in measured:
                     continue
-                layers = report.by_layer(metric, estimator)[["value", "low", "high"]]
-                numbers = {"mean": layers.mean()} if len(layers) > 1 else {}
-                rows = pd.DataFrame(numbers | {"last": layers.iloc[-1]}).T.rename_axis("at").reset_index()
-                frames.append(rows.assign(models=name, metric=metric, estimator=estimator))
-    columns = ["models", "metric", "estimator", "at", "value", "low", "high"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+                for variant, flag in text_sets(report, metric).items():
+                    rows = report.by_layer(metric, estimator, variant=variant)
+                    for at in ("mean", "last") if len(rows) > 1 else ("last",):
+                        of: dict[str, object] = {
+                            "models": name,
+                            "metric": metric,
+                            "variant": variant or "",
+                            "flag": flag,
+                        }
+                        of |= {
+                            "estimator": estimator,
+                            "at": at,
+                            "undetermined": int((~rows["determined"]).sum()),
+                        }
+                        records.append(
+                            of | dict(replicates.overall(report, metric, at, estimator, variant=variant))
+                        )
+    return pd.DataFrame(records, columns=[*columns, "undetermined"])
+
+
+def text_sets(report: Report, metric: str) -> dict[str | None, str]:
+    """Text sets that a metric keeps apart, with their flags; {None: ''} for one that is of all texts."""
+    if METRICS[metric].level != "function" or "probe_sets" not in report.details:
+        return {None: ""}
+    sets = report.detail("probe_sets")
+    return dict(zip(sets["text_set"], sets["flag"], strict=True))
 
 
 def _shown(report: Report) -> list[str]:
-    """Metrics that were measured; without influences of its own, a companion of another metric is left out."""
-    influential = {split_id(one)[0] for one in report.influence}
+    """Metrics that were measured, without companions of another one that say little for themselves."""
     described = {m.compute for m in METRICS.values() if m.sees}
     return [
         m.name
         for m in METRICS.values()
-        if m.name in report.metrics and (m.sees or m.name in influential or m.compute not in described)
+        if m.name in report.metrics and (m.sees or m.name in COMPANIONS or m.compute not in described)
     ]
 
 
@@ -90,12 +114,14 @@ def differences(first: Report, second: Report) -> pd.DataFrame:
     Raises:
         ValueError: the two reports have read different tokens.
     """
-    ids = [metric for metric in first.influence if metric in second.influence]
+    chosen = {first.reference_id(m, v) for m in _shown(first) for v in text_sets(first, m)}
+    chosen |= {name for name in first.influence if split_id(name)[0] in ("cka", "knn")}
     order = list(METRICS)
     rows = []
-    for metric in sorted(ids, key=lambda one: order.index(split_id(one)[0])):
-        gap = hrsa.difference(first, second, metric)
-        rows.append((metric, gap.value, gap.low, gap.high, gap.p))
+    for metric in sorted(chosen, key=lambda one: (order.index(split_id(one)[0]), one)):
+        if metric in first.influence and metric in second.influence:
+            gap = hrsa.difference(first, second, metric)
+            rows.append((metric, gap.value, gap.low, gap.high, gap.p))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "p"])
 
 
@@ -104,7 +130,8 @@ def probes(reports: Reports, estimator: str = "reference") -> pd.DataFrame:
 
     Returns:
         Frame with a, b (the pair), source, target, and the columns of the report's probes (0-1): text_set,
-        direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1 with their intervals;
+        direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1 with their intervals, and flag
+        (as in :func:`similarity`);
         empty where no report has probes (:data:`NO_PROBE` says why).
     """
     frames = []
@@ -112,19 +139,20 @@ def probes(reports: Reports, estimator: str = "reference") -> pd.DataFrame:
     for (a, b), report in reports.items():
         if name not in report.details:
             continue
-        frame = report.detail(name)
+        frame = report.detail(name).assign(flag="")
+        if "probe_sets" in report.details:
+            frame["flag"] = frame["text_set"].map(report.detail("probe_sets").set_index("text_set")["flag"])
         ends = frame["direction"].str.split("->", expand=True).replace({"a": a, "b": b})
         frames.append(frame.assign(a=a, b=b, source=ends[0], target=ends[1]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def map_distance(report: Report) -> dict[str, float]:
-    """Distance of a report's two models as on the map of models: mean angle of debiased CKA over six layers.
+    """Distance of a report's two models as on the map of models: mean angle of debiased CKA over the study's layers.
 
     Returns:
         value, low and high in radians; all tokens, as on the map.
     """
     frame = report.by_layer("cka", "reference", variant="")
-    chosen = frame.iloc[np.linspace(0, len(frame) - 1, MAP_LAYERS).round().astype(int)]
-    angle = np.arccos(chosen[["value", "low", "high"]].clip(-1, 1)).mean()
+    angle = np.arccos(frame[["value", "low", "high"]].clip(-1, 1)).mean()
     return {"value": angle["value"], "low": angle["high"], "high": angle["low"]}

@@ -21,7 +21,8 @@ from realign.hrsa.maps import ModelsMap, models_map
 from realign.hrsa.metrics import METRICS, Metric
 from realign.hrsa.neighbours import nearest
 from realign.hrsa.pair import Pair, Probe
-from realign.hrsa.report import Difference, Report, by_layer, difference
+from realign.hrsa.replicates import Difference, difference
+from realign.hrsa.report import Report, by_layer
 from realign.hrsa.rotation import (
     Procrustes,
     diagonal_energy,

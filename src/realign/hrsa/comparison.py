@@ -20,7 +20,7 @@ from realign.hrsa.forward import Progress, check_model
 from realign.hrsa.geometry import SINK_RATIO
 from realign.hrsa.intervals import effective_freedom
 from realign.hrsa.metrics import ESTIMATORS, METRICS
-from realign.hrsa.pair import Detail, Options, Pair, Probe
+from realign.hrsa.pair import Detail, Options, Pair, Probe, evenly
 from realign.hrsa.report import Report
 from realign.hrsa.rows import Rows
 
@@ -40,7 +40,8 @@ NOTES = {
     "interval": "95% over texts, from their influences, on a scale that keeps to the range of the metric, by t at the "
     "effective number of texts (F1: by resampled texts); models are held fixed, and so are fitted maps, except where "
     "the number moves with the map in first order; grids of layers by a jackknife over 20 parts of the texts",
-    "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of either model",
+    "sinks": f"rows whose norm exceeds {SINK_RATIO:g} medians at any layer of the model that a study starts from, or, "
+    "where a comparison stands alone, of either model",
     "null": "texts of one model paired with other texts of the other; for Procrustes at every fifth layer "
     "(one draw) and the last (mean of ten)",
 }
@@ -56,6 +57,7 @@ def compare_activations(
     metrics: Collection[str] | None = None,
     detail: Detail = "full",
     layers: Sequence[int] | None = None,
+    sinks: NDArray[np.bool_] | None = None,
     device: str | torch.device = "cpu",
 ) -> Report:
     """Compare two models on the tokens and texts that both have read.
@@ -63,14 +65,16 @@ def compare_activations(
     Args:
         a: states of the first model.
         b: states of the second; the same texts, tokens, layers and width.
-        settings: any object with some of cka_tokens, knn_tokens, k, resamples, seed
-            (`realign.config.HRSASettings`, for one); defaults 4096, 4096, (5, 10, 50), 200, 0.
+        settings: any object with some of cka_tokens, knn_tokens, k, layers (how many, evenly spaced, the first and
+            the last among them), resamples, seed (`realign.config.HRSASettings`, for one); defaults 4096, 4096,
+            (5, 10, 50), all, 200, 0.
         labels: (n_texts,) label of each text, for label-conditioned neighbour agreement.
         probes: labelled text embeddings by name of the text set.
         metrics: names in the registry; None is all. A metric comes with those that are computed with it.
-        detail: 'full', or 'summary' for many cheap comparisons: no L x L grids, no nulls,
-            cheaper probes, and six evenly spaced layers.
-        layers: which layers the costly metrics (knn, Procrustes; with 'summary' all metrics) read.
+        detail: 'full', or 'summary' for many cheap comparisons: no L x L grids, no nulls, cheaper probes.
+        layers: which layers are read, instead of those of the settings; grids are of all layers.
+        sinks: (stored rows,) bool, the rows that CKA without sinks leaves out, such as :func:`sink_rows` of the model
+            that a study starts from; None: the sinks of these two models.
         device: where to compute.
 
     Raises:
@@ -81,10 +85,10 @@ def compare_activations(
     _check(a, b)
     _check_texts(a, labels, probes)
     count = a.states.shape[0]
-    spread = range(count) if detail == "full" else np.linspace(0, count - 1, 6).round().astype(int)
-    picked = sorted(set(layer_numbers(spread if layers is None else layers, count)))
+    options = Options.read(settings)
+    picked = evenly(count, options.layers) if layers is None else sorted(set(layer_numbers(layers, count)))
     scales = {(each.name, e): each.scale_of(e) for each in METRICS.values() for e in ESTIMATORS}
-    pair = Pair(a, b, options, _device(device), picked, detail, labels, probes or {}, scales)
+    pair = Pair(a, b, options, _device(device), picked, detail, labels, probes or {}, scales, sinks)
     rows, seconds = Rows(), {}
     with torch.inference_mode():
         for compute in dict.fromkeys(each.compute for each in METRICS.values() if each.name in wanted):

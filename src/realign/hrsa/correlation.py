@@ -114,13 +114,13 @@ def correlation(pair: Pair) -> Rows:
         value, influence = correlation_grid_by_part(*pair.stacks(), pair.parts)
         rows.add_grid("correlation", "reference", value, influence, pair.scale("correlation", "reference"))
     groups = torch.from_numpy(pair.groups).to(pair.device)
-    values, influences = np.empty(len(pair.every)), np.empty((len(pair.every), pair.texts))
-    for i, layer in enumerate(pair.every):
+    values, influences = np.empty(len(pair.picked)), np.empty((len(pair.picked), pair.texts))
+    for i, layer in enumerate(pair.picked):
         x, y = pair.layer(layer)
         r, influences[i] = correlation_influence(x, y, groups, pair.texts)
         values[i] = np.nanmean(r)
     ends = pair.interval("correlation", "reference", values, influences)
-    rows.add("correlation", "reference", pair.every, values, ends, influence=influences)
+    rows.add("correlation", "reference", pair.picked, values, ends, influence=influences)
     rows.details["correlation_histogram"] = pd.DataFrame({"dimension": range(len(r)), "r": r})
     return rows
 

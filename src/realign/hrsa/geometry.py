@@ -16,6 +16,7 @@ from torch import Tensor
 
 from realign.hrsa import arrays
 from realign.hrsa import uncertainty as unc
+from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import Array, as_matrix, as_pair, center, numpy, row_squares, unit_scale
 from realign.hrsa.grids import Estimator, cka_grid, cka_grids, hsic, varying
 from realign.hrsa.intervals import interval
@@ -139,18 +140,23 @@ def sinks(x: Tensor) -> Tensor:
     return norm > SINK_RATIO * norm.median()
 
 
+def sink_rows(*models: Activations) -> NDArray[np.bool_]:
+    """Mark the stored rows (n,) that are sinks at any layer of any of the models."""
+    marked = np.zeros(models[0].states.shape[1], dtype=bool)
+    for layer in (layer for model in models for layer in model.states):
+        marked |= numpy(sinks(torch.from_numpy(np.array(layer))))
+    return marked
+
+
 def cka(pair: Pair) -> Rows:
     """CKA of all tokens, without sinks and (full detail) standardised; details `energy` and `cka_null`."""
     rows = Rows()
-    sunk = np.zeros(len(pair.rows), dtype=bool)  # at any layer of either model
-    for layer in pair.every:
-        for x in pair.layer(layer):
-            sunk |= numpy(sinks(x))
+    sunk = (sink_rows(pair.a, pair.b) if pair.sinks is None else pair.sinks)[pair.rows]
     rows.meta["sinks"] = int(sunk.sum())
     for (estimator, variant), (values, influences) in _diagonals(pair, np.flatnonzero(~sunk)).items():
         ends = pair.interval("cka", estimator, values, influences)
-        kept = influences if estimator == "reference" and variant != "standardised" else None
-        rows.add("cka", estimator, pair.every, values, ends, variant=variant, influence=kept)
+        kept = influences if estimator == "reference" else None
+        rows.add("cka", estimator, pair.picked, values, ends, variant=variant, influence=kept)
     if pair.detail == "full":
         grids = cka_grids(*pair.stacks(), parts=pair.parts)
         for estimator, form in FORMS.items():
@@ -173,9 +179,9 @@ def _diagonals(
     }
     if pair.detail == "full":
         variants["standardised"] = (standardise, pair.groups)
-    count = len(pair.every)
+    count = len(pair.picked)
     curves = {(e, v): (np.empty(count), np.zeros((count, pair.texts))) for e in FORMS for v in variants}
-    for i, layer in enumerate(pair.every):
+    for i, layer in enumerate(pair.picked):
         x, y = pair.layer(layer)
         for variant, (change, groups) in variants.items():
             if variant != "no_sinks" or len(kept) < len(pair.rows):  # else as for all tokens
@@ -193,7 +199,7 @@ def _diagonals(
 def _energy(pair: Pair) -> pd.DataFrame:
     """What a single dimension or 1% of the rows hold of the squared norm, by layer and model, with intervals."""
     records = []
-    for layer in pair.every:
+    for layer in pair.picked:
         for model, x in zip("ab", pair.layer(layer), strict=True):
             measured = energy(x)
             record: dict[str, object] = {"layer": layer, "model": model}

@@ -134,10 +134,25 @@ def interval(value: ArrayLike, influence: ArrayLike, scale: Scale) -> tuple[Floa
 
 
 def _interval(values: Floats, parts: Floats, scale: Scale, level: float) -> tuple[Floats, Floats, Floats]:
-    lowest, highest, forward, slope, back = SCALES[scale]
     units = parts.shape[-1]
     freedom = effective_freedom(parts)
-    error = student.ppf((1 + level) / 2, freedom) * np.sqrt(units / (units - 1) * (parts**2).sum(axis=-1))
+    error = np.sqrt(units / (units - 1) * (parts**2).sum(axis=-1))
+    return *_ends(values, student.ppf((1 + level) / 2, freedom) * error, scale), freedom
+
+
+def around(value: ArrayLike, error: ArrayLike, freedom: ArrayLike, scale: Scale) -> tuple[Floats, Floats]:
+    """95% interval of numbers (...) from their standard errors and degrees of freedom; NaN where one is not known."""
+    values, errors = in_range(value, scale), np.asarray(error, dtype=np.float64)
+    known = np.isfinite(values) & np.isfinite(errors)
+    start = max(0.0, SCALES[scale].lowest)
+    reach = student.ppf((1 + LEVEL) / 2, freedom) * np.where(known, errors, 0.0)
+    low, high = _ends(np.where(known, values, start), reach, scale)
+    return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def _ends(values: Floats, error: Floats, scale: Scale) -> tuple[Floats, Floats]:
+    """Both ends of an interval of values that may err by ``error`` to either side on the plain scale."""
+    lowest, highest, forward, slope, back = SCALES[scale]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         reach = error * slope(values)
         near = np.minimum(reach, LINEAR)
@@ -149,7 +164,7 @@ def _interval(values: Floats, parts: Floats, scale: Scale, level: float) -> tupl
     low, high = (pick(ends, axis=0) for pick in (np.min, np.max))
     low = np.minimum(np.where(far, np.minimum(low, plain[0]), low), values)
     high = np.maximum(np.where(far, np.maximum(high, plain[1]), high), values)
-    return np.clip(low, lowest, highest), np.clip(high, lowest, highest), freedom
+    return np.clip(low, lowest, highest), np.clip(high, lowest, highest)
 
 
 def _real(values: ArrayLike, name: str) -> Floats:

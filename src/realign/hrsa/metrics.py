@@ -157,6 +157,8 @@ def id_title(name: str, at: str = "") -> str:
 def headlines(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Choose one number a level: (id, at) as they stand in a summary, of all tokens and the middle k.
 
+    Of probes, one for each text set.
+
     Args:
         summary: of :meth:`Report.summary`, or frames of several joined.
     """
@@ -164,8 +166,10 @@ def headlines(summary: pd.DataFrame) -> list[tuple[str, str]]:
     ids = [split_id(name) for name, _ in known]
     chosen: list[tuple[str, str]] = []
     for entry in METRICS.values():
-        ks = [k for base, variant, k in ids if (base, variant) == (entry.name, "")]
-        wanted = (metric_id(entry.name, k=middle(ks)), entry.headline) if ks else None
-        if wanted in known:
-            chosen.append(wanted)
+        held = {variant for base, variant, _ in ids if base == entry.name}
+        for variant in [""] if "" in held or entry.level != "function" else sorted(held):
+            ks = [k for base, other, k in ids if (base, other) == (entry.name, variant)]
+            wanted = (metric_id(entry.name, variant, middle(ks)), entry.headline) if ks else None
+            if wanted in known:
+                chosen.append(wanted)
     return chosen

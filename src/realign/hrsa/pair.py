@@ -40,6 +40,7 @@ class Options:
     cka_tokens: int = 4096
     knn_tokens: int = 4096
     k: tuple[int, ...] = (5, 10, 50)
+    layers: int | None = None
     resamples: int = 200
     seed: int = 0
 
@@ -48,12 +49,19 @@ class Options:
             least = 0 if name in ("resamples", "seed") else 1
             object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
         object.__setattr__(self, "k", whole_numbers(self.k, "k"))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", whole_number(self.layers, "layers", 2))
 
     @classmethod
     def read(cls, settings: object) -> Options:
         """Take what ``settings`` has, defaults for the rest."""
         given = {n: getattr(settings, n) for n in cls.__dataclass_fields__ if hasattr(settings, n)}
         return cls(**given)
+
+
+def evenly(count: int, layers: int | None) -> list[int]:
+    """Choose so many of ``count`` layers, evenly spaced, the first and the last among them; None is all."""
+    return sorted({int(layer) for layer in np.linspace(0, count - 1, layers or count).round()})
 
 
 @dataclass
@@ -65,15 +73,15 @@ class Pair:
         b: states of the second.
         options: the settings.
         device: where to compute.
-        picked: the layers that metrics which are costly per layer read.
+        picked: the layers that are read; grids and the null of text means read all.
         detail: 'full', or 'summary' for cheap comparisons.
         labels: (n_texts,) label of each text, or None.
         probes: labelled text embeddings by name of the text set.
         scales: the scale of each metric's intervals, by metric and estimator.
+        sinks: (stored rows,) bool, the rows that CKA without sinks leaves out; None: those of either model.
         rows: the stored rows (n,) that are compared (a seeded sample, sorted).
         groups: (n,) the text of each of these rows, 0 to ``texts`` - 1.
         parts: (n,) the part of the texts that each row belongs to, for intervals of grids.
-        every: the layers that cheap metrics read.
     """
 
     a: Activations
@@ -85,11 +93,11 @@ class Pair:
     labels: Sequence[object] | np.ndarray | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
     scales: Mapping[tuple[str, str], Scale] = field(default_factory=dict)
+    sinks: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         self.layers = self.a.states.shape[0]
         self.n = self.a.states.shape[1]
-        self.every = self.picked if self.detail == "summary" else list(range(self.layers))
         self.rows = self.sample(self.options.cka_tokens)
         self.groups = self.texts_of(self.rows)
         self.texts = int(self.groups.max()) + 1

@@ -13,23 +13,32 @@ from realign.hrsa.intervals import interval
 from realign.hrsa.pair import Pair
 from realign.hrsa.rows import Rows
 
+SATURATED = 0.98
+"""An own probe with this accuracy leaves nothing to see: one text in fifty decides."""
 AVERAGES: tuple[Literal["macro", "weighted"], ...] = ("macro", "weighted")
 
 
 def probe(pair: Pair) -> Rows:
-    """Probe accuracy and transfer ratio; details `probe`, `probe_controls`, (full detail) `probe_paper`."""
+    """Probe accuracy and transfer ratio; details `probe`, `probe_sets`, `probe_controls`, (full) `probe_paper`.
+
+    Text sets are kept apart, as variants: an average would hide one whose own probe has nothing left to lose or to
+    find. `probe_accuracy` is that of the first model's probe on the second one, beside the most frequent class (null)
+    and the second model's own probe (ceiling); `probe_transfer` says where it lies between the two, from 0 to 1.
+    """
     rows = Rows()
     if not pair.probes:
         return rows
     full, seed = pair.detail == "full", pair.options.seed
     folds, strengths = (FOLDS, STRENGTHS) if full else (3, (0.01,))
-    tested, controls, paper = [], [], []
+    tested, controls, paper, sets = [], [], [], []
     for text_set, data in pair.probes.items():
         weights = unc.resample_weights(len(data.labels), pair.options.resamples, seed)
+        results = []
         for here, there, source, target in (("a", "b", data.a, data.b), ("b", "a", data.b, data.a)):
             result = cross_model_probe(
                 source, target, data.labels, groups=data.groups, folds=folds, strengths=strengths, seed=seed
             )
+            results.append(result)
             own, across = f"{here}->{here}", f"{here}->{there}"
             tested.append(_probe_row(result, "own", text_set, own, "source", weights))
             for scaler in ("source", "target"):
@@ -46,35 +55,45 @@ def probe(pair: Pair) -> Rows:
                 few = unc.resample_weights(len(plain.truth), pair.options.resamples, seed)
                 paper.append(_probe_row(plain, "own", text_set, own, "source", few))
                 paper.append(_probe_row(plain, "source", text_set, across, "source", few))
-    columns = ["text_set", "direction", "control", "value", "low", "high"]
+                if here == "a":
+                    _add_accuracy(rows, "paper", pair.layers - 1, text_set, plain, np.nan)
+        _add_accuracy(rows, "reference", pair.layers - 1, text_set, results[0], results[1].score("own"))
+        _add_transfer(rows, pair.layers - 1, text_set, results[0])
+        sets.append((text_set, *(r.score("own") for r in results), results[0].majority, flag(*results)))
     rows.details["probe"] = pd.DataFrame(tested)
+    columns = ["text_set", "direction", "control", "value", "low", "high"]
     rows.details["probe_controls"] = pd.DataFrame(controls, columns=columns)
+    rows.details["probe_sets"] = pd.DataFrame(
+        sets, columns=["text_set", "own_a", "own_b", "majority", "flag"]
+    )
     if full:
         rows.details["probe_paper"] = pd.DataFrame(paper)
-    add_means(rows, pair.layers - 1)
     return rows
 
 
-def add_means(rows: Rows, layer: int) -> None:
-    """Add the two numbers that stand for all probes, means over text sets, as those of the last layer.
+def flag(*results: ProbeResult) -> str:
+    """Say why a text set tells nothing of transfer: an own probe is 'saturated' (SATURATED) or at 'chance'; else ''."""
+    if any(result.score("own") >= SATURATED for result in results):
+        return "saturated"
+    return "chance" if any(_accuracy_interval(r, "own")[0] <= r.majority for r in results) else ""
 
-    `probe_accuracy` is that of the first model's probe on the second one, beside the most frequent class
-    (null) and the second model's own probe (ceiling); `probe_transfer` is the transfer ratio, from 0 (the
-    most frequent class) to 1 (the own probe), of both directions.
-    """
-    for estimator, name in (("reference", "probe"), ("paper", "probe_paper")):
-        if name in rows.details:
-            frame = rows.details[name]
-            across = frame[(frame["direction"] == "a->b") & (frame["scaler"] == "source")]
-            value, low, high, null = (
-                across[["accuracy", "low", "high", "majority"]].to_numpy(float).mean(axis=0)
-            )
-            own = float(frame.loc[frame["direction"] == "b->b", "accuracy"].mean())
-            rows.add("probe_accuracy", estimator, [layer], value, (low, high), null=null, ceiling=own)
-    frame = rows.details["probe_controls"]
-    ratios = frame.loc[frame["control"] == "transfer_ratio", ["value", "low", "high"]]
-    value, low, high = ratios.to_numpy(float).mean(axis=0)
-    rows.add("probe_transfer", "reference", [layer], value, (low, high), null=0.0, ceiling=1.0)
+
+def _add_accuracy(
+    rows: Rows, estimator: str, layer: int, text_set: str, result: ProbeResult, ceiling: float
+) -> None:
+    right = result.correct("source")
+    ends = (np.array([end]) for end in _accuracy_interval(result, "source"))
+    influence = ((right - right.mean()) / len(right))[None] if estimator == "reference" else None
+    value = np.array([right.mean()])
+    rows.add("probe_accuracy", estimator, [layer], value, (next(ends), next(ends)), variant=text_set,
+             null=result.majority, ceiling=ceiling, influence=influence)  # fmt: skip
+
+
+def _add_transfer(rows: Rows, layer: int, text_set: str, result: ProbeResult) -> None:
+    value, influence = np.array([result.transfer_ratio()]), result.transfer_influence()[None]
+    ends = interval(value, influence, "any")
+    rows.add("probe_transfer", "reference", [layer], value, ends, variant=text_set, null=0.0, ceiling=1.0,
+             influence=influence if np.isfinite(influence).all() else None)  # fmt: skip
 
 
 def _accuracy_interval(result: ProbeResult, name: str) -> tuple[float, float]:

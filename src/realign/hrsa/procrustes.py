@@ -29,7 +29,7 @@ Scores: TypeAlias = dict[str, tuple[float, np.ndarray]]
 
 
 def procrustes(pair: Pair) -> Rows:
-    """All metrics of the Procrustes map, its last layer's rotation; details `rotation_rank`, (full) `rotation_angles`."""
+    """All metrics of the Procrustes map; details `rotation_rank`, (full) `rotation_angles` and the last layer's rotation."""
     rows = Rows()
     half = unc.halves(pair.groups, pair.options.seed)
     folds = (np.flatnonzero(half), np.flatnonzero(~half))
@@ -43,11 +43,10 @@ def procrustes(pair: Pair) -> Rows:
         null: dict[str, float] = {}
         if full and (layer % 5 == 0 or layer == last):
             null = _procrustes_null(pair, x, y, folds, draws=10 if layer == last else 1)
-        if layer == last:
+        if full and layer == last:
             rows.rotation, rows.meta["rotation_block"] = shrink_rotation(whole.rotation)
-            if full:
-                rows.details["rotation_angles"] = pd.DataFrame({"angle": rot.rotation_angles(whole.rotation)})
-                in_sample["permutation_energy"] = _permutation(pair, whole, x, y)
+            rows.details["rotation_angles"] = pd.DataFrame({"angle": rot.rotation_angles(whole.rotation)})
+            in_sample["permutation_energy"] = _permutation(pair, whole, x, y)
         for metric, (value, influence) in in_sample.items():
             points[metric, "paper"].append((layer, value, influence, np.nan))
         for metric, (value, influence) in held_out.items():
@@ -56,7 +55,7 @@ def procrustes(pair: Pair) -> Rows:
     rows.details["rotation_rank"] = pd.DataFrame(rank)
     for (metric, estimator), mine in points.items():
         layers, values, influences, nulls = map(np.array, zip(*mine, strict=True))
-        kept = influences if estimator == "reference" and metric in ("r2", *SHAPE) else None
+        kept = influences if estimator == "reference" else None
         ends = pair.interval(metric, estimator, values, influences)
         rows.add(metric, estimator, layers.tolist(), values, ends, null=nulls, influence=kept)
     return rows

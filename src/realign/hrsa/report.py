@@ -11,6 +11,8 @@ final norm. Details, and their columns:
 - energy: layer, model ('a', 'b'), top_dimension_share and top_rows_share, each with _low and _high
 - knn: estimator, variant, layer, k, jaccard, overlap, chance, corrected; knn_labels (last layer): layer, label,
   k, corrected, low, high, tokens
+- probe_sets: text_set, own_a, own_b (accuracy of the own probes), majority, flag ('saturated', 'chance', or ''
+  where the set can tell whether a probe transfers)
 - probe: text_set, direction, scaler, accuracy, low, high, majority, and macro_f1 and weighted_f1, each with _low
   and _high; probe_controls: text_set, direction, control ('procrustes', 'shuffled', 'transfer_ratio',
   'transfer_ratio_procrustes'), value, low, high; probe_paper: the columns of probe
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +30,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from realign.hrsa import metrics
 from realign.hrsa.checks import instance
-from realign.hrsa.intervals import SCALES, effective_freedom, interval
+from realign.hrsa.effects import Effect, Units
+from realign.hrsa.metrics import Metric
 from realign.hrsa.rows import between, metric_id, split_id
 
 TABLE = "table"
+CALIBRATED = ("calibrated", "calibrated_low", "calibrated_high")
+"""Columns of the table of a report with floor and ceiling: 0 is what unrelated texts give, 1 a replicate."""
 
 
 @dataclass
@@ -49,6 +54,10 @@ class Report:
         influence: by id, (layers, texts) float32 influence of each text on the reference value of every layer
             of :meth:`curve` (see uncertainty).
         meta: counts, settings, estimator notes, seconds of each computation.
+        units: of a mean over pairs of models (:func:`realign.hrsa.mean`), by id: influences of seeds and runs, (layers,)
+            by kind and level. Not saved, and nor are the next two.
+        floor: the same comparison on texts that are paired wrongly.
+        ceiling: the same comparison of a model with a replicate of itself.
     """
 
     table: pd.DataFrame
@@ -56,6 +65,9 @@ class Report:
     rotation: NDArray[np.float16] | None = None
     influence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, Units] = field(default_factory=dict)
+    floor: Report | None = None
+    ceiling: Report | None = None
 
     @property
     def layers(self) -> int:
@@ -76,7 +88,10 @@ class Report:
     def by_layer(
         self, metric: str, estimator: str = "reference", *, variant: str | None = None, k: int | None = None
     ) -> pd.DataFrame:
-        """Return one metric by layer: layer, value, low, high (95% over texts), null; sorted by layer.
+        """Return one metric by layer, sorted by layer: layer, value, low, high (95%), null, determined.
+
+        A report with floor and ceiling adds calibrated, calibrated_low and calibrated_high. ``determined`` is False
+        where the metric speaks of a rotation that the data leave open.
 
         Args:
             metric: its name in the registry.
@@ -89,14 +104,42 @@ class Report:
             ValueError: an unknown metric or estimator, or one that this report does not hold.
         """
         rows = self._reading(metric, estimator, variant, k).sort_values("layer")
-        return rows[["layer", "value", "low", "high", "null"]].reset_index(drop=True)
+        columns = ["layer", "value", "low", "high", "null", *(c for c in CALIBRATED if c in rows)]
+        return rows[columns].assign(determined=self.determined(metric, rows["layer"])).reset_index(drop=True)
 
-    def reference_id(self, metric: str) -> str:
+    def determined(self, metric: str, layers: Iterable[int]) -> NDArray[np.bool_]:
+        """Say for each layer whether the metric is determined there: of a rotation, where its rank is the width."""
+        at, rank = np.array([*layers]), self.details.get("rotation_rank")
+        if rank is None or metrics.METRICS[metric].compute is not metrics.METRICS["r2"].compute:
+            return np.ones(len(at), dtype=bool)
+        return ~np.isin(at, rank.loc[rank["rank"] < rank["width"], "layer"])
+
+    def effect(self, name: str) -> Effect:
+        """Return the reference values (layers,) of an id with what they depend on; no intervals without influences."""
+        texts = self.influence.get(name)
+        values = self.curve(name)["value"].to_numpy(dtype=np.float64)
+        return Effect(values, None if texts is None else texts.astype(np.float64), self.units.get(name, {}))
+
+    def at(self, name: str, at: str | int) -> Effect:
+        """Return one number of an id: the 'mean' over the layers where it is determined, the 'last' layer's, or a layer's.
+
+        Raises:
+            ValueError: the layer was not compared.
+        """
+        layers = self.curve(name)["layer"].tolist()
+        if at == "mean":
+            known = self.determined(split_id(name)[0], layers)
+            return self.effect(name).take(known if known.any() else np.ones(len(known), dtype=bool)).mean()
+        if at != "last" and at not in layers:
+            raise ValueError(f"layer {at} was not compared; there are {layers}")
+        return self.effect(name).take(-1 if at == "last" else layers.index(at))
+
+    def reference_id(self, metric: str, variant: str | None = None) -> str:
         """Return the id of what :meth:`by_layer` shows of a metric by the reference estimator.
 
         It is the plain name where the report has no influences of that.
         """
-        shown = self._reading(metric, "reference", None, None).iloc[0]
+        shown = self._reading(metric, "reference", variant, None).iloc[0]
         name = metric_id(metric, shown["variant"], shown["k"])
         return name if name in self.influence else metric
 
@@ -110,8 +153,7 @@ class Report:
         held = self.table[self.table["estimator"] == estimator]
         rows = held[held["metric"] == metric]
         if variant is None:
-            own = entry.variant if estimator == "reference" else ""
-            variant = own if own in set(rows["variant"]) else ""
+            variant = self._variant(entry, estimator, list(dict.fromkeys(rows["variant"])))
         rows = rows[rows["variant"] == variant]
         if k is None and len(rows):
             k = metrics.middle(rows["k"])
@@ -123,6 +165,15 @@ class Report:
                 f"it holds {', '.join(metric_id(*one) for one in ids)}"
             )
         return rows
+
+    def _variant(self, entry: Metric, estimator: str, held: list[str]) -> str:
+        """Choose the metric's own variant, the plain one, or the first text set on which probes tell anything."""
+        own = entry.variant if estimator == "reference" else ""
+        if own in held or "" in held or not held:
+            return own if own in held else ""
+        sets = self.details.get("probe_sets", pd.DataFrame({"text_set": held, "flag": ""}))
+        ordered = [*sets.loc[sets["flag"] == "", "text_set"], *sets["text_set"], *held]
+        return next(one for one in ordered if one in held)
 
     def curve(self, name: str) -> pd.DataFrame:
         """:meth:`by_layer` of an id, such as 'cka:no_sinks' or 'knn@10', by the reference estimator."""
@@ -157,21 +208,23 @@ class Report:
         return self.details[name].copy()
 
     def summary(self) -> pd.DataFrame:
-        """Reference values in brief: metric (an id), at, value, low, high.
+        """Reference values in brief: metric (an id), at, value, low, high (95%).
 
-        Every id that has influences, at 'mean' (over the report's layers) and 'last' (layer), with an interval
-        over texts; and the headlines that have none, such as the probes' transfer ratio.
+        Every id that has influences, at 'mean' (over the layers where it is determined) and 'last' (layer), but for
+        probes on text sets that are flagged; and the headlines that have no influences.
         """
+        sets = self.details.get("probe_sets")
+        flagged = set() if sets is None else set(sets.loc[sets["flag"] != "", "text_set"])
         records = []
-        for name, influence in self.influence.items():
-            values = self.curve(name)["value"].to_numpy()
-            scale = metrics.metric(split_id(name)[0]).scale
-            for at, number, effect in (
-                ("mean", float(values.mean()), influence.mean(axis=0)),
-                ("last", float(values[-1]), influence[-1]),
-            ):
-                low, high = map(float, interval(number, effect, scale))
-                records.append((name, at, float(between(number, low, high)), low, high))
+        for name in self.influence:
+            metric, variant, _ = split_id(name)
+            entry = metrics.metric(metric)
+            if entry.level == "function" and variant in flagged:
+                continue
+            for at in ("mean", "last") if len(self.curve(name)) > 1 else ("mean",):
+                effect = self.at(name, at)
+                low, high = map(float, effect.interval(entry.scale))
+                records.append((name, at, float(between(effect.value, low, high)), low, high))
         with_influence = {split_id(name)[0] for name in self.influence}
         for metric in self.metrics:
             at = metrics.metric(metric).headline
@@ -211,7 +264,9 @@ class Report:
         frames = {}
         for path in sorted(directory.glob("*.csv.gz")):
             frame = pd.read_csv(path)
-            empty = {"variant": ""} if "variant" in frame else {}  # its empty cells are text
+            empty = {
+                name: "" for name in ("variant", "flag") if name in frame
+            }  # empty cells of these are text
             frames[path.name.removesuffix(".csv.gz")] = frame.fillna(empty)
         influence = {}
         with np.load(directory / "arrays.npz") as arrays:
@@ -224,67 +279,11 @@ class Report:
         return cls(frames.pop(TABLE), frames, rotation, influence, meta)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Difference of one number between two reports: value, its 95% interval, and p (two-sided; t, as the interval)."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 def by_layer(report: Report) -> pd.DataFrame:
     """Reference value of every id that has influences, layer by layer: metric (id), layer, value, low, high."""
     instance(report, "report", Report)
     frames = [report.curve(name).assign(metric=name) for name in report.influence]
     return pd.concat(frames, ignore_index=True)[["metric", "layer", "value", "low", "high"]]
-
-
-def difference(first: Report, second: Report, name: str, *, layer: int | None = None) -> Difference:
-    """Difference of one metric between two comparisons on the same tokens, with its interval.
-
-    Answers "is RLVR's drop in overlap smaller than SFT's?" with texts paired, so what both comparisons
-    share cancels.
-
-    Args:
-        first: report of one pair of models.
-        second: report of another pair on the same texts and sample.
-        name: an id that has influences: 'cka', 'cka:no_sinks', 'correlation', 'r2', 'knn@10', ...
-        layer: which layer; None is the mean over layers.
-
-    Returns:
-        first - second.
-
-    Raises:
-        ValueError: no influences of that id, or the reports differ in tokens or layers.
-    """
-    for report in (first, second):
-        instance(report, "first and second", Report)
-        if not isinstance(name, str) or name not in report.influence:
-            raise ValueError(
-                f"name '{name}' has no influences; there are those of {', '.join(report.influence)}"
-            )
-    if first.meta["sample"] != second.meta["sample"]:
-        raise ValueError("the two reports read different tokens; compare them on the same texts and seed")
-    mine, theirs = first.curve(name), second.curve(name)
-    layers = mine["layer"].tolist()
-    if layers != theirs["layer"].tolist():
-        raise ValueError(f"the two reports hold {name} for different layers")
-    effects = first.influence[name].astype(np.float64) - second.influence[name]
-    gaps = (mine["value"] - theirs["value"]).to_numpy()
-    if layer is None:
-        value, influence = float(gaps.mean()), effects.mean(axis=0)
-    else:
-        if layer not in layers:
-            raise ValueError(f"layer {layer} was not compared; there are {layers}")
-        at = layers.index(layer)
-        value, influence = float(gaps[at]), effects[at]
-    lowest, highest, *_ = SCALES[metrics.metric(split_id(name)[0]).scale]
-    low, high = np.clip(interval(value, influence, "any"), lowest - highest, highest - lowest)
-    error = float(np.sqrt((influence**2).sum() * len(influence) / max(1, len(influence) - 1)))
-    p = 2 * student.sf(abs(value) / error, effective_freedom(influence)) if error > 0 else np.nan
-    return Difference(value, float(low), float(high), float(p))
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

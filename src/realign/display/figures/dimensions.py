@@ -143,32 +143,40 @@ def sinks(groups: Mapping[str, Reports]) -> Figure:
 def probes(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
     """Linear probes read on their own and on the other model: ceilings, transfer and the majority floor.
 
-    The grey band is transfer between a model and itself under the first noise ceiling.
+    A panel for each text set, with its flag where it tells nothing of transfer. The grey band is transfer between a model and itself under the first noise ceiling.
     """
-    probed = {
-        group: {pair: r for pair, r in reports.items() if "probe" in r.details}
+    frames = [
+        (group, pair, report, similarity.probes({pair: report}))
         for group, reports in groups.items()
-    }
-    panels = [(group, pair, r) for group, reports in probed.items() for pair, r in reports.items()]
+        for pair, report in reports.items()
+    ]
+    panels = [
+        (*each, rows)
+        for *each, frame in frames
+        if len(frame)
+        for _, rows in frame.groupby("text_set", sort=False)
+    ]
     if not panels:
         return empty(similarity.NO_PROBE)
-    columns = max(len(reports) for reports in probed.values())
-    rows = -(-len(panels) // columns)
-    figure, grid = grid_of(rows, columns, (8 / columns, 2.4), sharey=True)
-    for axes, (group, pair, report) in zip(grid.flat, panels, strict=False):
-        frame = similarity.probes({pair: report})
+    columns = max(sum(each[0] == group for each in panels) for group in groups)
+    figure, grid = grid_of(-(-len(panels) // columns), columns, (8 / columns, 2.4), sharey=True)
+    for axes, (group, pair, report, frame) in zip(grid.flat, panels, strict=False):
         order = [d for d in ("a->a", "b->a", "b->b", "a->b") if d in set(frame["direction"])]
+        text_set, flag = frame[["text_set", "flag"]].iloc[0]
         _probe_bars(axes, frame, order, pair[1])
         for name, ceiling in list((ceilings or {}).get(group, {}).items())[:1]:
-            crossed = ceiling.detail("probe").query("direction in ('a->b', 'b->a') and scaler == 'source'")
-            mean = 100 * crossed[["accuracy", "low", "high"]].mean()
+            rows = ceiling.detail("probe").query("text_set == @text_set and scaler == 'source'")
+            mean = (
+                100 * rows.loc[rows["direction"].isin(["a->b", "b->a"]), ["accuracy", "low", "high"]].mean()
+            )
             axes.axhspan(mean["low"], mean["high"], color=GREY, alpha=0.3, lw=0, label=ceiling_name(name))
         axes.axhline(100 * frame["majority"].mean(), color=GREY, ls=":", label="majority class")
-        shuffled = report.detail("probe_controls").query("control == 'shuffled'")["value"].mean()
-        axes.axhline(100 * shuffled, color=GREY, ls="--", lw=1, label="shuffled labels")
+        controls = report.detail("probe_controls").query("control == 'shuffled' and text_set == @text_set")
+        axes.axhline(100 * controls["value"].mean(), color=GREY, ls="--", lw=1, label="shuffled labels")
         ends = frame.drop_duplicates("direction").set_index("direction").loc[order]
-        axes.set_xticks(range(len(order)), ends["source"] + "\n→ " + ends["target"])
-        axes.set_title(": ".join(filter(None, [group, pair_name(pair)])))
+        axes.set_xticks(range(len(order)), ends["source"] + "\n→ " + ends["target"], fontsize=7)
+        words = [group, pair_name(pair), f"{text_set} ({flag})" if flag else str(text_set)]
+        axes.set_title("\n".join(filter(None, words)), fontsize=8)
         axes.set_ylim(0, 105)
     for axes in grid[:, 0]:
         axes.set_ylabel("probe accuracy (%)")
@@ -177,10 +185,10 @@ def probes(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -
 
 
 def _probe_bars(axes: Axes, frame: pd.DataFrame, order: Sequence[str], role: str) -> None:
-    """A group of bars for each direction, a bar for each way of scaling; mean over text sets."""
+    """A group of bars for each direction, a bar for each way of scaling."""
     scalers = list(dict.fromkeys(frame["scaler"]))
     for i, scaler in enumerate(scalers):
-        mine = frame[frame["scaler"] == scaler].groupby("direction").mean(numeric_only=True).reindex(order)
+        mine = frame[frame["scaler"] == scaler].set_index("direction").reindex(order)
         x = np.arange(len(order)) + (i - (len(scalers) - 1) / 2) * 0.38
         error = np.stack([mine["accuracy"] - mine["low"], mine["high"] - mine["accuracy"]])
         axes.bar(

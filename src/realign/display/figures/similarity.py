@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from realign.display.figures.style import (
@@ -21,10 +22,11 @@ from realign.display.figures.style import (
     line,
     styled,
 )
-from realign.display.format import between, pair_name
+from realign.display.format import between, ceiling_name, pair_name
 from realign.findings.similarity import Ceilings, Reports, by_layer_ids, headline
-from realign.hrsa import METRICS, Report
+from realign.hrsa import METRICS, Report, replicates
 from realign.hrsa.metrics import ESTIMATORS, id_title
+from realign.hrsa.report import CALIBRATED
 from realign.hrsa.rows import split_id
 
 
@@ -75,6 +77,51 @@ def _diagonal(report: Report, metric: str, estimator: str) -> str:
     return between(*report.by_layer(metric, estimator, variant="")[["value", "low", "high"]].mean())
 
 
+def curve(
+    report: Report, metric: str, estimator: str = "reference", k: int | None = None
+) -> tuple[pd.DataFrame, bool]:
+    """Return a metric by layer, calibrated where the report has a floor and a ceiling, and whether it is."""
+    frame = report.by_layer(metric, estimator, k=k)
+    if estimator != "reference" or CALIBRATED[0] not in frame:
+        return frame, False
+    shares = frame[["layer", *CALIBRATED, "determined"]]
+    return shares.set_axis(["layer", "value", "low", "high", "determined"], axis=1), True
+
+
+def _panel(
+    axes: Axes,
+    reports: Reports,
+    limits: Mapping[str, Report],
+    metric: str,
+    estimator: str,
+    *,
+    k: int | None = None,
+    name: str = "",
+    **look: str,
+) -> None:
+    """Draw a metric by layer: calibrated between floor and ceiling, or as measured with the ceiling as a band."""
+    calibrated = False
+    for pair, report in reports.items():
+        frame, calibrated = curve(report, metric, estimator, k)
+        line(axes, frame, "layer", colour(pair[1]), " ".join(filter(None, [pair_name(pair), name])), **look)
+        if not calibrated and frame["null"].notna().any():
+            axes.plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="chance")
+        layer_axis(axes, max(1, int(frame["layer"].max())), narrow=len(axes.figure.axes) > 4)
+    if not calibrated:
+        return ceiling_bands(axes, {n: r.by_layer(metric, estimator, k=k) for n, r in limits.items()})
+    for limit in limits:
+        axes.axhline(1, color=GREY, lw=1, ls="--", label=ceiling_name(limit))
+    axes.axhline(0, color=GREY, lw=1, ls=":", label="unrelated texts")
+    return None
+
+
+def _label(metric: str, estimator: str, reports: Mapping[str, Reports]) -> str:
+    """Title of a y axis."""
+    held = [r for each in reports.values() for r in each.values()]
+    calibrated = bool(held) and all(curve(r, metric, estimator)[1] for r in held)
+    return METRICS[metric].title + ("\ncalibrated" if calibrated else "")
+
+
 @styled
 def by_layer(
     groups: Mapping[str, Reports],
@@ -85,58 +132,46 @@ def by_layer(
 ) -> Figure:
     """One metric layer by layer with its interval: a row an estimator, a column a group.
 
+    The reference row is calibrated: 0 is what unrelated texts give, 1 the noise ceiling. The paper's is as measured,
+    and so is the reference row of reports without floor and ceiling.
+
     Args:
         groups: reports by what they are; a line for each pair.
         metric: a name in :data:`realign.hrsa.METRICS`.
-        ceilings: noise ceilings by group, bands in that group's column.
+        ceilings: noise ceilings by group.
         estimators: which rows, of 'reference' and 'paper'; empty: those that the metric has.
     """
     rows = estimators or METRICS[metric].estimators
     figure, grid = grid_of(len(rows), len(groups), (7.8 / max(1, len(groups)), 2.5), sharey="row")
     for i, estimator in enumerate(rows):
         for axes, (group, reports) in zip(grid[i], groups.items(), strict=True):
-            limits = (ceilings or {}).get(group, {})
-            ceiling_bands(axes, {n: r.by_layer(metric, estimator) for n, r in limits.items()})
-            last = 1
-            for pair, report in reports.items():
-                frame = report.by_layer(metric, estimator)
-                line(axes, frame, "layer", colour(pair[1]), pair_name(pair))
-                if frame["null"].notna().any():
-                    axes.plot(
-                        frame["layer"], frame["null"], color=colour(pair[1]), lw=1, ls=":", label="chance"
-                    )
-                last = max(last, int(frame["layer"].max() or 1))
+            _panel(axes, reports, (ceilings or {}).get(group, {}), metric, estimator)
             least_span(axes)
-            axes.set_title(": ".join(filter(None, [group, f"{estimator} estimator"])))
-            layer_axis(axes, last)
-        grid[i, 0].set_ylabel(METRICS[metric].title)
+            axes.set_title(": ".join(filter(None, [group, f"{estimator} estimator"])), fontsize=8.5)
+        grid[i, 0].set_ylabel(_label(metric, estimator, groups))
     legend(figure)
     return figure
 
 
 @styled
 def neighbours(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = None) -> Figure:
-    """k-NN overlap by layer, a column for each k: chance-corrected above, the paper's Jaccard below.
+    """k-NN overlap by layer, a column for each k: calibrated above, the paper's Jaccard index below.
 
     Values for different k are not comparable with one another; each panel has its own chance level.
     """
     ks = next(r for reports in groups.values() for r in reports.values()).ks
     figure, grid = grid_of(2, len(ks), (7.8 / len(ks), 2.4), sharey="row")
-    dashes = dict(zip(groups, ("-", "--"), strict=False))
-    limits = {name: r for group in groups for name, r in (ceilings or {}).get(group, {}).items()}
+    dashes = dict(zip(groups, ("-", "--", ":"), strict=False))
     for i, estimator in enumerate(ESTIMATORS):
         for axes, k in zip(grid[i], ks, strict=True):
-            ceiling_bands(axes, {name: r.by_layer("knn", estimator, k=k) for name, r in limits.items()})
             for group, reports in groups.items():
-                for pair, report in reports.items():
-                    frame = report.by_layer("knn", estimator, k=k)
-                    name = " ".join(filter(None, [pair_name(pair), group]))
-                    line(axes, frame, "layer", colour(pair[1]), name, ls=dashes[group])
-                    axes.plot(frame["layer"], frame["null"], color=GREY, lw=1, ls=":", label="chance")
+                limits = (ceilings or {}).get(group, {})
+                _panel(axes, reports, limits, "knn", estimator, k=k, name=group, ls=dashes[group])
             least_span(axes)
             axes.set_title(f"k = {k}, {estimator}")
-            layer_axis(axes, int(frame["layer"].max()), narrow=len(ks) > 2)
-        grid[i, 0].set_ylabel("corrected overlap" if estimator == "reference" else "Jaccard index")
+        grid[i, 0].set_ylabel(
+            _label("knn", estimator, groups) if estimator == "reference" else "Jaccard index"
+        )
     legend(figure)
     return figure
 
@@ -145,7 +180,7 @@ def neighbours(groups: Mapping[str, Reports], *, ceilings: Ceilings | None = Non
 def before_after(
     before: Reports, after: Reports, ceilings: Sequence[Mapping[str, Report]] = ({}, {})
 ) -> Figure:
-    """RQ3 at a glance: each similarity, mean over layers, from backbone to embedding model.
+    """RQ3 at a glance: each similarity, mean over layers, calibrated, from backbone to embedding model.
 
     Args:
         before: reports of the backbones.
@@ -164,27 +199,37 @@ def attention_modes(modes: Mapping[str, Reports], *, ceilings: Ceilings | None =
         modes: of ``study.drift.modes()``.
         ceilings: noise ceilings by mode.
     """
-    return _joined_means(modes, ceilings or {}, "mean over six layers")
+    return _joined_means(modes, ceilings or {}, "mean over layers")
 
 
 def _joined_means(sides: Mapping[str, Reports], ceilings: Ceilings, label: str) -> Figure:
     """Draw each similarity, mean over layers, joined across what the reports are of, with noise ceilings."""
     metrics = [*headline(), "r2"]  # R² says how much of a difference a rotation takes away
     figure, grid = grid_of(1, len(metrics), (2.0, 2.6))
+    held = [r for reports in sides.values() for r in reports.values()]
+    calibrated = bool(held) and all(r.floor is not None for r in held)
     for axes, metric in zip(grid[0], metrics, strict=True):
         for place, side in enumerate(sides):
-            limits = ceilings.get(side, {})
-            ceiling_steps(axes, place, {n: r.by_layer(metric).mean() for n, r in limits.items()})
+            limits = {n: _mean(r, metric, False) for n, r in ceilings.get(side, {}).items()}
+            if calibrated:
+                limits = {n: pd.Series({"value": 1.0, "low": 1.0, "high": 1.0}) for n in limits}
+            ceiling_steps(axes, place, limits)
         for i, pair in enumerate(next(iter(sides.values()))):
             reports = [r[pair] for r in sides.values() if pair in r]
-            errorbar(axes, [r.by_layer(metric).mean() for r in reports], i, pair)
+            errorbar(axes, [_mean(r, metric, calibrated) for r in reports], i, pair)
         axes.set_xticks(range(len(sides)), list(sides))
         axes.set_xlim(-0.35, len(sides) - 0.6)
         least_span(axes)
         axes.set_title(METRICS[metric].title, fontsize=8)
-    grid[0, 0].set_ylabel(label)
+    grid[0, 0].set_ylabel(label + (", calibrated" if calibrated else ""))
     legend(figure)
     return figure
+
+
+def _mean(report: Report, metric: str, calibrated: bool) -> pd.Series:
+    """Value, low and high of a metric's mean over layers."""
+    row = replicates.overall(report, metric, "mean")
+    return row[list(CALIBRATED)].set_axis(["value", "low", "high"]) if calibrated else row
 
 
 @styled
@@ -200,18 +245,17 @@ def recovery(before: Reports, after: Reports, ceilings: Mapping[str, Report] | N
     figure, grid = grid_of(len(before), len(metrics), (8.1 / len(metrics), 2.1), sharey="col")
     for i, (pair, report) in enumerate(before.items()):
         for axes, metric in zip(grid[i], metrics, strict=True):
-            ceiling_bands(axes, {name: r.by_layer(metric) for name, r in (ceilings or {}).items()})
-            shown = report.by_layer(metric)
-            line(axes, shown, "layer", colour(pair[1]), f"{pair_name(pair)}, backbones", ls="--")
+            limits = ceilings or {}
+            _panel(axes, {pair: report}, limits, metric, "reference", name="backbones", ls="--")
             if pair in after:
-                trained = after[pair].by_layer(metric)
-                line(axes, trained, "layer", colour(pair[1]), f"{pair_name(pair)}, after CL")
+                _panel(axes, {pair: after[pair]}, limits, metric, "reference", name="after CL")
             least_span(axes)
-            layer_axis(axes, int(shown["layer"].max()), narrow=True)
             if i == 0:
                 axes.set_title(f"{METRICS[metric].level}:\n{METRICS[metric].title}", fontsize=8.5)
     for axes in grid[:, 0]:
-        axes.set_ylabel("similarity")
+        axes.set_ylabel(
+            "similarity, calibrated" if curve(next(iter(before.values())), "cka")[1] else "similarity"
+        )
     legend(figure)
     return figure
 

@@ -102,7 +102,13 @@ def layer_axis(axes: Axes, last: int, which: str = "x", label: str = "layer", na
 
 
 def line(axes: Axes, frame: pd.DataFrame, x: str, colour: str, label: str, **kwargs: Any) -> None:
-    """A line with its interval as a band of the same colour."""
+    """A line with its interval as a band of the same colour; layers of low rank are crosses beside it."""
+    if "determined" in frame and not frame["determined"].all():
+        open_ = frame[~frame["determined"].astype(bool)]
+        axes.plot(
+            open_[x], open_["value"], color=GREY, marker="x", ls="", ms=5, label="rotation not determined"
+        )
+        frame = frame[frame["determined"].astype(bool)]
     axes.plot(frame[x], frame["value"], color=colour, label=label, marker=".", ms=4, **kwargs)
     if {"low", "high"} <= set(frame) and frame["low"].notna().any():
         axes.fill_between(

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 # Probes need more texts than a domain has, and drift along tuning has the other metrics.
 METRICS = ("correlation", "cka", "knn")
 OWN_SETTINGS = {"domains", "n_texts", "max_tokens", "seed"}
-HRSA_SETTINGS = {"cka_tokens", "knn_tokens", "k", "attention", "dtype", "seed"}
+HRSA_SETTINGS = {"cka_tokens", "knn_tokens", "k", "layers", "attention", "dtype", "seed"}
 
 
 class Domains(Stage):
     """Similarity to base by domain of text, of the siblings' final models."""
 
     name = "domains"
-    version = 3
+    version = 4
     published = True
 
     def results(self) -> dict[str, Node]:
@@ -45,6 +45,7 @@ class Domains(Stage):
 
         def build(folder: Path) -> dict[str, Any]:
             from realign import hrsa
+            from realign.hrsa import geometry
 
             compute = hardware.resolve(self.profile.device, read.dtype)
             tuned = self._states(model)
@@ -56,6 +57,7 @@ class Domains(Stage):
                     read,
                     metrics=METRICS,
                     detail="summary",
+                    sinks=geometry.sink_rows(states),  # of the base, as in every comparison of a study
                     device=compute.device,
                 )
                 frames.append(report.summary().assign(domain=domain))

@@ -1,34 +1,30 @@
-"""HRSA by the metrics that are quick to compute: along tuning, by attention mode, and of noise ceilings."""
+"""HRSA by all metrics in brief: along tuning, and by attention mode."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import pandas as pd
 
 from realign import config as cfg
 from realign.study.graph import Node
 from realign.study.stage import concatenate
-from realign.study.stages.compare import Pairs
+from realign.study.stages.compare import Extent, Pairs
 
 if TYPE_CHECKING:
     from realign import hrsa
 
 
 class Drift(Pairs):
-    """Reports without grids: base against checkpoints, against siblings in either mode, against itself."""
+    """Reports without grids: base against checkpoints, and against siblings in either mode."""
 
     name = "drift"
-    version = 5
+    version = 6
     published = True
-    options: ClassVar[dict[str, Any]] = {
-        "metrics": ("correlation", "cka", "knn", "r2", "probe_transfer"),
-        "detail": "summary",
-    }
+    extent: ClassVar[Extent] = "quick"
 
     def nodes(self) -> list[Node]:
-        """Every attention mode, then every checkpoint; the ceilings belong to the stage 'compare'."""
+        """Every attention mode, then every checkpoint."""
         modes = [node for pairs in self.by_mode().values() for node in pairs.values()]
         return [*modes, *self.by_step().values()]
 
@@ -67,11 +63,3 @@ class Drift(Pairs):
             mode: {pair: self.report(node) for pair, node in nodes.items()}
             for mode, nodes in self.by_mode().items()
         }
-
-    def ceilings(self) -> dict[str, Node]:
-        """Noise ceilings of backbones: base in the other precision, and base with another batch size."""
-        base = self.models.read_backbone(self.models.base)
-        precision: cfg.DType = "float32" if self.profile.hrsa.dtype == "bfloat16" else "bfloat16"
-        cast = self.models.read_backbone(self.models.base, dtype=precision)
-        small = replace(base, slug=f"{base.slug}-small-batches", batch_tokens=base.batch_tokens // 4)
-        return {precision: self.node(base, cast), "another batch size": self.node(base, small)}

@@ -15,14 +15,14 @@ from realign.texts import selection
 
 METRICS = ("correlation", "cka", "knn", "r2")
 MAX_TOKENS = 64
-SETTINGS = {"languages", "n_messages", "k", "seed"}
+SETTINGS = {"languages", "n_messages", "k", "layers", "seed"}
 
 
 class Languages(Stage):
     """Each model with itself, English against its translation, on text means of parallel messages."""
 
     name = "languages"
-    version = 3
+    version = 4
     published = True
 
     def results(self) -> dict[tuple[str, bool], Node]:

@@ -18,7 +18,7 @@ class Map(Stage):
     """Places of all models on a plane."""
 
     name = "map"
-    version = 1
+    version = 2
     published = True
 
     def results(self) -> dict[str, Node]:
@@ -50,25 +50,30 @@ class Map(Stage):
 
     def node(self) -> Node:
         """Return the node that draws the map."""
-        rows, read, seed = self.readers(), self.study.read, self.profile.hrsa.seed
+        rows, read = self.readers(), self.study.read
+        seed, count = self.profile.hrsa.seed, self.profile.hrsa.layers
         nodes = {reader.slug: read.node(reader) for *_, reader in rows}
 
         def build(folder: Path) -> dict[str, Any]:
             from realign import hrsa
+            from realign.hrsa.pair import evenly
 
             first, *others = nodes
             for other in others:
                 read.check_paired(nodes[first], nodes[other], (first, other))
             states = {name: read.states(node) for name, node in nodes.items()}
             parts = min(PARTS, len(states[first].text_keys))
-            drawn = hrsa.models_map(states, parts=parts, seed=seed)
+            layers = evenly(len(states[first].states), count)
+            drawn = hrsa.models_map(states, layers=layers, parts=parts, seed=seed)
             about = pd.DataFrame([row[:3] for row in rows], columns=["role", "kind", "number"])
             drawn.places.join(about).to_csv(folder / "places.csv", index=False, float_format="%.8g")
             drawn.distances.to_csv(folder / "distances.csv", index=False, float_format="%.8g")
             return {"seed": seed, "explained": drawn.explained}
 
         inputs = {name: node.request.key for name, node in nodes.items()}
-        return Node(self.request(self.slug(), {"seed": seed}, inputs), build, tuple(nodes.values()))
+        return Node(
+            self.request(self.slug(), {"seed": seed, "layers": count}, inputs), build, tuple(nodes.values())
+        )
 
     def frame(self) -> pd.DataFrame:
         """Model, x, y, x_error, y_error, role, kind, number; see :meth:`readers`.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from realign import config as cfg
 from realign import hardware, progress, texts
 from realign.models import compatibility, pretrained
 from realign.models.sources import sha256
@@ -15,6 +17,9 @@ from realign.study.stage import Stage, text_versions
 from realign.texts import selection
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from realign import hrsa
 
 VOCABULARY = Path("tokenizer") / "tokenizer.json"
@@ -69,6 +74,29 @@ class Read(Stage):
         from realign import hrsa
 
         return hrsa.Activations.load(self.graph.run(node).path)
+
+    def base(self) -> list[Node]:
+        """The base in both attention modes: its sinks are left out in every comparison of a study."""
+        models = self.study.models
+        return [
+            self.node(
+                models.read_backbone(models.base, None if mode == self.profile.hrsa.attention else mode)
+            )
+            for mode in get_args(cfg.Attention)
+        ]
+
+    def sinks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
+        """Tokens (stored rows,) that are sinks at any layer of any of these readings."""
+        from realign.hrsa import geometry
+
+        key = tuple(node.request.key for node in nodes)
+        if key not in self._sinks:
+            self._sinks[key] = geometry.sink_rows(*map(self.states, nodes))
+        return self._sinks[key]
+
+    @cached_property
+    def _sinks(self) -> dict[tuple[str, ...], NDArray[np.bool_]]:
+        return {}
 
     def check_paired(self, a: Node, b: Node, names: tuple[str, str]) -> None:
         """Refuse models whose tokens cannot be paired.
