@@ -37,16 +37,20 @@ def report(
         for layer in (range(LAYERS) if m.level != "function" else [LAYERS - 1])
         for value in [_value(m.name, e, similarity, neighbours)]
     ]
+    shares = {"calibrated": "value", "calibrated_low": "low", "calibrated_high": "high"}  # floor 0, ceiling 1
     rng = np.random.default_rng(0)
     mixed = np.linalg.qr(np.eye(dimensions) + (1 - similarity) * rng.normal(size=(dimensions,) * 2))[0]
     return Report(
-        pd.DataFrame(rows).assign(ceiling=math.nan),
+        pd.DataFrame([row | {share: row[name] for share, name in shares.items()} for row in rows]).assign(
+            ceiling=math.nan
+        ),
         _details(similarity),
         rotation=(mixed * np.sign(np.diag(mixed))).astype(np.float16),
         meta={"layers": LAYERS, "k": list(KS), "sample": "same", "resamples": 100, "seed": 0},
     )
 
 
+JS = "next-token divergence (bits)"
 NULLS = {("local geometry", "reference"): 0.0, ("representation", "reference"): 0.1}
 
 
@@ -142,11 +146,12 @@ def mechanism() -> dict[str, Any]:
     )
     agreement = updates[updates["role"] == "sft"].assign(a="reason", b="sft", left=0.3, left_chance=0.01)
     measures = pd.DataFrame(
-        {"role": role, "domain": domain, "measure": measure, "value": much, "low": much - 0.05}
-        | {"high": much + 0.05, "null": 0.0}
+        {"role": role, "domain": domain, "measure": measure, "value": value, "low": value - 0.005}
+        | {"high": value + 0.005, "null": 0.0}
         for role, much in size.items()
         for domain in ("task", "docs")
-        for measure in ("landscape shift", "trajectory distance", "spread", "step length", "occupancy")
+        for measure in ("landscape shift", "trajectory distance", "spread", "step length", "occupancy", JS)
+        for value in [0.1 if measure == JS else much]
     )
     points = pd.DataFrame(
         {"role": role, "domain": domain, "text": text, "token": token, "x": float(text), "y": token / 2}

@@ -17,7 +17,7 @@ def test_verdict_states_the_numbers_it_rests_on() -> None:
     text = str(verdicts.verdict(study(), "C2"))
     assert text.startswith("**C2 (")
     assert "holds" in text
-    assert "0.970 [0.960, 0.980], wanted above 0.9: met" in text
+    assert "0.970 [0.960, 0.980], wanted above 0.95: met" in text
 
 
 def test_markup_in_the_claims_file_reaches_a_chapter_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

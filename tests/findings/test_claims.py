@@ -14,6 +14,7 @@ from realign import config, paths
 from realign.display import verdicts
 from realign.errors import UsageError
 from realign.findings import claims
+from realign.findings.measures import MEASURES, Estimate
 from realign.hrsa import Report
 
 
@@ -88,19 +89,62 @@ def test_straddling_interval_is_inconclusive() -> None:
     assert verdict("C2", **kinds({("base", "reason"): close}, {})) == "inconclusive"
 
 
-def test_local_reorganisation_is_irreversible_only_below_the_noise_ceiling() -> None:
-    lost = kinds(pairs(0.6), pairs(0.6))
-    assert verdict("C3", **lost) == "holds"
-    back = kinds(pairs(0.6), pairs(0.995))
-    assert verdict("C3", **back, ceilings=lambda kind: {"another seed": report(0.95)}) == "does not hold"
-    assert verdict("C3", **lost, ceilings=lambda kind: {}) == "inconclusive"
+def local(similarity: float, neighbours: float) -> dict[tuple[str, str], Report]:
+    return {("base", "reason"): report(similarity, neighbours), ("base", "sft"): report(0.9)}
+
+
+def test_local_reorganisation_is_below_global_change_and_irreversible_below_two_seeds_of_base() -> None:
+    assert verdict("C3", **kinds(local(0.97, 0.6), local(0.97, 0.9))) == "holds"
+    assert verdict("C3", **kinds(local(0.6, 0.97), local(0.97, 0.9))) == "does not hold"
+    # after contrastive learning, as alike as two seeds of base (1 on the calibrated scale)
+    assert verdict("C3", **kinds(local(0.97, 0.6), local(0.97, 1.0))) == "inconclusive"
+    assert verdict("C3", **kinds(local(0.97, 0.6), local(0.97, 1.05))) == "does not hold"
+
+
+def along(change: float, noise: float = 0.001) -> pd.DataFrame:
+    """Last-layer similarities that change by ``change`` for each doubling of the steps."""
+    return pd.DataFrame(
+        {"role": "reason", "step": step, "metric": metric, "at": "last", "value": 0.99 + change * doublings}
+        | {"low": 0.99 + change * doublings - noise, "high": 0.99 + change * doublings + noise}
+        for doublings, step in enumerate((25, 50, 100, 200))
+        for metric in ("correlation", "diagonal_energy", "inverse_row_entropy", "cka")
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "noise", "expected"),
+    [
+        (-0.01, 0.001, "holds"),
+        (-0.01, 0.1, "inconclusive"),
+        (0.0, 0.001, "inconclusive"),
+        (0.01, 0.001, "does not hold"),
+    ],
+)
+def test_the_basis_drifts_when_it_falls_along_the_run(change: float, noise: float, expected: str) -> None:
+    drifted = kinds(pairs(0.9), pairs(0.9))
+    assert verdict("C4", **drifted, drift=along(change, noise)) == expected
+
+
+def test_a_slope_is_the_change_for_each_doubling_with_the_error_of_independent_points() -> None:
+    (slope,) = MEASURES["slope of last-layer correlation along reason"](study(drift=along(-0.02, 0.003)))
+    assert slope.value == pytest.approx(-0.02)
+    weights = np.array([-1.5, -0.5, 0.5, 1.5]) / 5
+    assert slope.high - slope.value == pytest.approx(0.003 * np.linalg.norm(weights))
+    assert slope.value - slope.low == pytest.approx(slope.high - slope.value)
 
 
 def test_prolonged_training_is_not_tested_by_a_short_run() -> None:
-    drifted = kinds(pairs(0.5), pairs(0.9))
-    assert verdict("C4", **drifted) == "not tested here"
-    long = pd.DataFrame([{"role": "reason", "step": 500, "metric": "cka", "at": "mean", "value": 0.5}])
-    assert verdict("C4", **drifted, drift=long) == "holds"
+    short = along(-0.01)
+    assert (
+        verdict("C4", **kinds(pairs(0.9), pairs(0.9)), drift=short[short["step"] < 200]) == "not tested here"
+    )
+
+
+def test_a_ratio_keeps_relative_errors() -> None:
+    ratio = Estimate(2.0, 1.8, 2.2).over(Estimate(4.0, 3.9, 4.1))
+    assert ratio.value == 0.5
+    assert ratio.high / 0.5 == pytest.approx(np.exp(np.hypot(np.log(1.1), np.log(4 / 3.9))))
+    assert np.isnan(Estimate(1.0, 0.0, 2.0).over(Estimate(1.0, 0.5, 2.0)).value)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +157,9 @@ def test_restructuring_compares_the_two_siblings(sft: float, expected: str) -> N
 
 def test_realignment_wants_aligned_but_locally_different_models() -> None:
     aligned = {("base", "reason"): report(0.97, 0.6), ("base", "sft"): report(0.9, 0.6)}
-    assert verdict("C6", **kinds(pairs(0.9), aligned)) == "holds"
-    assert verdict("C6", **kinds(pairs(0.9), pairs(0.97))) == "does not hold"
+    assert verdict("C6", **kinds(pairs(0.8), aligned)) == "holds"
+    assert verdict("C6", **kinds(pairs(0.97), aligned)) == "does not hold"  # it was aligned before
+    assert verdict("C6", **kinds(pairs(0.8), pairs(1.05))) == "does not hold"
 
 
 def test_missing_sibling_is_not_tested() -> None:

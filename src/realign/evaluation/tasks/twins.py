@@ -41,9 +41,7 @@ LEARNED = {"gcd", "lcm", "count_bits", "coin_flip"}
 PAIRS = (
     *(pair for pair in TWINS if not LEARNED & set(pair)),
     ("calendar_arithmetic", "time_intervals"),
-    ("cryptarithm", "isomorphic_strings"),
     ("largest_island", "rectangle_count"),
-    ("list_functions", "number_sequence"),
     ("color_cube_rotation", "rubiks_cube"),
     ("rush_hour", "sokoban"),
 )
@@ -51,7 +49,7 @@ OTHERS = (
     "binary_matrix", "caesar_cipher", "complex_arithmetic", "count_primes", "course_schedule", "decimal_arithmetic",
     "dice", "graph_color", "group_anagrams", "gsm_symbolic", "jugs", "leg_counting", "letter_counting",
     "letter_jumble", "n_queens", "needle_haystack", "number_filtering", "palindrome_generation", "power_function",
-    "products", "ransom_note", "sentence_reordering", "tower_of_hanoi", "word_ladder", "zebra_puzzles",
+    "products", "sentence_reordering", "tower_of_hanoi", "zebra_puzzles",
 )  # fmt: skip
 
 
