@@ -212,7 +212,8 @@ def test_sinks_of_a_study_are_those_that_are_given():
 def test_a_saturated_text_set_is_flagged_and_not_the_one_that_is_read():
     a, b = model(0.2, 1), model(0.2, 2)
     hard = np.random.default_rng(1).permutation(LABELS)
-    noisy = np.where(np.random.default_rng(2).random(TEXTS) < 0.06, 1 - LABELS, LABELS)
+    side = (a.pooled[-1] @ np.ones(WIDTH) > np.median(a.pooled[-1] @ np.ones(WIDTH))).astype(int)
+    noisy = np.where(np.random.default_rng(2).random(TEXTS) < 0.08, 1 - side, side)
     easy = (5 * np.eye(WIDTH)[LABELS] + 0.01 * a.pooled[-1]).astype(np.float32)
     probes = {
         "saturated": hrsa.Probe(easy, easy, LABELS),
