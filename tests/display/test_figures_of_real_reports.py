@@ -14,6 +14,7 @@ import pytest
 from realign import hrsa
 from realign.display import figures, tables, verdicts
 from realign.findings import claims, similarity
+from realign.hrsa import replicates
 from realign.hrsa.metrics import ESTIMATORS
 from realign.hrsa.rows import split_id
 
@@ -54,7 +55,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
         report.save(folder)
         return hrsa.Report.load(folder)
 
-    before = {("base", "reason"): compared(0.1, 2), ("base", "sft"): compared(1.0, 3)}
+    floor = hrsa.compare_activations(
+        base,
+        replicates.repaired(activations(0.05, 5), 0),
+        SETTINGS,
+        metrics=["cka", "knn", "r2", "correlation"],
+    )
+    before = {
+        pair: replicates.calibrate(compared(noise, seed), floor, compared(0.05, 4))
+        for pair, noise, seed in ((("base", "reason"), 0.1, 2), (("base", "sft"), 1.0, 3))
+    }
     # One set of reports serves before, after and as the ceiling: this is about shapes, not about CL.
     ceilings = {"another seed": before["base", "reason"]}
     return book_frames.study(reports=lambda kind: before, ceilings=lambda kind: ceilings)
@@ -93,8 +103,8 @@ def test_tables_hold_no_missing_number(study: Any) -> None:
         study.compare.reports("backbone"), study.compare.ceilings("embedding")
     ).frame
     assert len(similarity) == 3 * 8
-    assert not similarity.isin(["–", "nan"]).any().any()
     similarity = similarity.drop(columns=[c for c in similarity if c.startswith("calibrated")])
+    assert not similarity.isin(["–", "nan"]).any().any()
     by_layer = similarity[~similarity["metric"].str.startswith("probe")]  # of the last layer alone
     assert by_layer.notna().all().all()
     for estimator in ESTIMATORS:

@@ -102,7 +102,8 @@ DOORS = {
         hrsa.compare_activations,
         lambda: {"a": states(), "b": states(1), "metrics": ["correlation"]},
         {"a": MODELS, "b": MODELS, "settings": SETTINGS, "labels": {"too few": [1], "text": "nonsense"},
-         "probes": PROBES, "metrics": NAMES, "detail": "choice", "layers": "layers", "device": DEVICES},
+         "probes": PROBES, "metrics": NAMES, "detail": "choice", "layers": "layers", "device": DEVICES,
+         "sinks": {"text": "nonsense", "too few": [True], "numbers": [0] * 20}},
     ),
     "correlation_grid": (hrsa.correlation_grid, lambda: {"xs": [MATRIX], "ys": [Y]}, {**STACKS, "block": "count"}),
     "cross_model_probe": (
@@ -115,7 +116,7 @@ DOORS = {
     "difference": (
         hrsa.difference,
         lambda: {"first": report(), "second": report(), "name": "correlation"},
-        {"first": MODELS, "second": MODELS, "name": "choice", "layer": {"text": "nonsense", "far": 99, "half": 0.5}},
+        {"first": MODELS, "second": MODELS, "name": "choice", "on": "choice", "layer": {"text": "nonsense", "far": 99, "half": 0.5}},
     ),
     "dimension_correlation": (hrsa.dimension_correlation, pair(), BOTH),
     "effective_freedom": (hrsa.effective_freedom, lambda: {"influence": [0.1, -0.1]}, {"influence": "vector"}),

@@ -84,6 +84,8 @@ def compare_activations(
     one_of(detail, "detail", get_args(Detail))
     _check(a, b)
     _check_texts(a, labels, probes)
+    if sinks is not None and (plain(sinks, "sinks").dtype != bool or np.shape(sinks) != a.text_ids.shape):
+        raise ValueError(f"sinks must be one bool for each of the {len(a.text_ids)} stored rows, or None")
     count = a.states.shape[0]
     options = Options.read(settings)
     picked = evenly(count, options.layers) if layers is None else sorted(set(layer_numbers(layers, count)))

@@ -13,7 +13,7 @@ from realign.hrsa import metrics
 from realign.hrsa import uncertainty as unc
 from realign.hrsa.activations import Activations
 from realign.hrsa.arrays import as_groups
-from realign.hrsa.checks import instance
+from realign.hrsa.checks import instance, one_of
 from realign.hrsa.effects import Effect, Units, calibrated, combine
 from realign.hrsa.intervals import SCALES
 from realign.hrsa.report import CALIBRATED, Report
@@ -227,6 +227,7 @@ def difference(
     Raises:
         ValueError: no influences of that id, or the reports differ in tokens or layers, or are not calibrated.
     """
+    one_of(on, "on", ("value", "calibrated"))
     for report in (first, second):
         instance(report, "first and second", Report)
         if not isinstance(name, str) or name not in report.influence:
