@@ -55,7 +55,7 @@ tables.siblings(study.models)
 figures.tuning_curves(study.tuning_log.frame())
 
 # %% [markdown]
-# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers; the Jensen–Shannon divergence from base (0 to 0.693 nats a token) on texts that no model wrote, worked answers and documentation, the same for all. Step 0 is the base; `reason-cot` has a step 0 of its own, the base asked for the working before the answer.
+# Accuracy on problems never trained on with Wilson 95% intervals; entropy and KL in nats a token, on the model's own answers; the Jensen–Shannon divergence from base on texts that no model wrote, worked answers and documentation, the same for all. Step 0 is the base; `reason-cot` has a step 0 of its own, the base asked for the working before the answer.
 
 # %%
 policy = study.policy.frame()
