@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -161,7 +162,7 @@ def cross_model_probe(
         predictions["own"][test] = fit.predict(left[test])
         predictions["source"][test] = fit.predict(right[test])
         own_scale = StandardScaler().fit(right[train])
-        predictions["target"][test] = fit[-1].predict(own_scale.transform(right[test]))
+        predictions["target"][test] = fit[1:].predict(own_scale.transform(right[test]))
         if controls:
             turn = orthogonal_procrustes(right[train], left[train])
             predictions["procrustes"][test] = fit.predict(turn.transform(right[test]))
@@ -252,7 +253,9 @@ def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> Pipeline:
     model = Ridge(alpha=1 / strength) if regression else LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), model).fit(x, y)
+        # A penalised linear model is the same in any orthogonal basis, and needs no direction without texts: with
+        # fewer texts than dimensions, the principal axes of the texts give it as many unknowns as texts.
+        return make_pipeline(StandardScaler(), PCA(svd_solver="full"), model).fit(x, y)
 
 
 def _choose(

@@ -33,8 +33,9 @@ def probe(pair: Pair) -> Rows:
     tested, controls, paper, sets = [], [], [], []
     for text_set, data in pair.probes.items():
         weights = unc.resample_weights(len(data.labels), pair.options.resamples, seed)
+        ways = [("a", "b", data.a, data.b), ("b", "a", data.b, data.a)]
         results = []
-        for here, there, source, target in (("a", "b", data.a, data.b), ("b", "a", data.b, data.a)):
+        for here, there, source, target in ways if full else ways[:1]:
             result = cross_model_probe(
                 source, target, data.labels, groups=data.groups, folds=folds, strengths=strengths, seed=seed
             )
@@ -57,9 +58,11 @@ def probe(pair: Pair) -> Rows:
                 paper.append(_probe_row(plain, "source", text_set, across, "source", few))
                 if here == "a":
                     _add_accuracy(rows, "paper", pair.layers - 1, text_set, plain, np.nan)
-        _add_accuracy(rows, "reference", pair.layers - 1, text_set, results[0], results[1].score("own"))
-        _add_transfer(rows, pair.layers - 1, text_set, results[0])
-        sets.append((text_set, *(r.score("own") for r in results), results[0].majority, flag(*results)))
+        first = results[0]
+        _add_accuracy(rows, "reference", pair.layers - 1, text_set, first, first.score("ceiling"))
+        _add_transfer(rows, pair.layers - 1, text_set, first)
+        both = first.score("own"), first.score("ceiling")
+        sets.append((text_set, *both, first.majority, flag(first)))
     rows.details["probe"] = pd.DataFrame(tested)
     columns = ["text_set", "direction", "control", "value", "low", "high"]
     rows.details["probe_controls"] = pd.DataFrame(controls, columns=columns)
@@ -71,11 +74,12 @@ def probe(pair: Pair) -> Rows:
     return rows
 
 
-def flag(*results: ProbeResult) -> str:
-    """Say why a text set tells nothing of transfer: an own probe is 'saturated' (SATURATED) or at 'chance'; else ''."""
-    if any(result.score("own") >= SATURATED for result in results):
+def flag(result: ProbeResult) -> str:
+    """Say why a text set tells nothing of transfer: a model's own probe is 'saturated' (SATURATED) or at 'chance'; else ''."""
+    own = ("own", "ceiling")
+    if any(result.score(name) >= SATURATED for name in own):
         return "saturated"
-    return "chance" if any(_accuracy_interval(r, "own")[0] <= r.majority for r in results) else ""
+    return "chance" if any(_accuracy_interval(result, name)[0] <= result.majority for name in own) else ""
 
 
 def _add_accuracy(
