@@ -41,8 +41,8 @@ def test_tables_of_the_mechanism_hold_the_numbers_they_are_given() -> None:
     updates = tables.updates(study.updates.frame()).frame
     assert updates["update / weight"].tolist() == ["0.1000 [0.1000, 0.1000]", "0.2000 [0.2000, 0.2000]"]
     landscape = tables.landscape(study.landscape.frame()).frame
-    assert len(landscape) == 10
-    assert set(landscape["sft"]) == {"0.200 [0.150, 0.250]"}
+    assert len(landscape) == 12
+    assert set(landscape["sft"]) == {"0.200 [0.195, 0.205]", "0.100 [0.095, 0.105]"}
     assert set(landscape["base against itself"]) == {"0.000"}
 
 

@@ -180,7 +180,7 @@ def test_a_new_metric_is_one_entry_and_appears_in_table_summary_difference_and_t
         assert lines.loc["last", "value"] == pytest.approx(0.1)
         assert (lines["low"] < lines["value"]).all()
         assert ("toy", "mean") in metrics.headlines(report.summary())
-    assert set(hrsa.by_layer(second)["metric"]) == {"toy", "cka", "cka:no_sinks"}
+    assert set(hrsa.by_layer(second)["metric"]) == {"toy", "cka", "cka:no_sinks", "cka:standardised"}
     gap = hrsa.difference(first, second, "toy", layer=1)
     assert gap.value == gap.low == gap.high == 0
     other = replace(second, table=second.table.assign(value=second.table["value"] + 1))
