@@ -23,7 +23,9 @@ def test_by_layer_reads_the_estimator_it_is_asked_for() -> None:
     assert report.by_layer("knn", "paper", k=5)["value"].tolist() == pytest.approx([0.8 / 1.2] * 7)
     for metric in (m.name for m in METRICS.values() if m.level != "function"):
         frame = report.by_layer(metric)
-        assert list(frame.columns) == ["layer", "value", "low", "high", "null", *CALIBRATED, "determined"], metric
+        assert list(frame.columns) == ["layer", "value", "low", "high", "null", *CALIBRATED, "determined"], (
+            metric
+        )
         assert frame["layer"].tolist() == list(range(7)), metric
 
 

@@ -212,17 +212,20 @@ def verdicts_markdown(verdicts: pd.DataFrame, profiles: Collection[str]) -> str:
 
 
 def criteria_markdown(verdicts: pd.DataFrame, changes: Sequence[claims.Amendment]) -> str:
-    """Render, for every claim, its criterion, the evidence it met, and how the rule was changed after results were seen."""
+    """Render, for every claim, its criterion and the evidence it met, then the changes of rules after results were seen."""
     parts = []
     for row in verdicts.itertuples():
         head = f"**{escape(row.claim)}, {escape(row.title)}: {escape(row.verdict)}.** {escape(row.criterion)}"
-        lines = [*sentences(row.evidence), *(_amendment(a) for a in changes if row.claim in a.claims)]
-        parts.append("\n".join([head, "", *(f"- {escape(line)}" for line in lines)]))
+        parts.append("\n".join([head, "", *(f"- {escape(line)}" for line in sentences(row.evidence))]))
+    if changes:
+        parts.append("Rules that were changed after results had been seen:")
+        parts.append("\n".join(f"- {escape(_amendment(change))}" for change in changes))
     return "\n\n".join(parts) + "\n"
 
 
 def _amendment(change: claims.Amendment) -> str:
-    return f"amended {change.date}: {change.what} Why: {change.why} Known then: {change.known}"
+    names = ", ".join(change.claims)
+    return f"{change.date}, {names}: {change.what} Why: {change.why} Known then: {change.known}"
 
 
 def environment() -> dict[str, str]:

@@ -72,19 +72,24 @@ def _with_another_threshold(evidence: Evidence) -> str:
     curves = [stats.verdict_curve(low, high, test).set_index("verdict") for low, high in ends]
     holds = [c.loc["holds"] for c in curves if "holds" in c.index]
     fails = [c.loc["fails"] for c in curves if "fails" in c.index]
+    digits = _digits(*itertools.chain(*ends))
     if test == "above":
-        met = f"below {number(min(h['stop'] for h in holds), 3)}"
-        missed = f"from {number(min(f['start'] for f in fails), 3)} on"
+        met = f"below {number(min(h['stop'] for h in holds), digits)}"
+        missed = f"from {number(min(f['start'] for f in fails), digits)} on"
     else:
-        met = f"above {number(max(h['start'] for h in holds), 3)}"
-        missed = f"up to {number(max(f['stop'] for f in fails), 3)}" if fails else "never"
+        met = f"above {number(max(h['start'] for h in holds), digits)}"
+        missed = f"up to {number(max(f['stop'] for f in fails), digits)}" if fails else "never"
     name = "margin" if test == "inside" else "threshold"
     return f" (with a {name} {met} it would be met, {missed} missed)"
 
 
+def _digits(*values: float) -> int:
+    """Digits after the point; tiny numbers keep those that tell them from zero."""
+    return 3 if not 0 < max(map(abs, values)) < 0.01 else 5
+
+
 def _estimate(estimate: Estimate) -> str:
-    size = max(abs(estimate.low), abs(estimate.high), abs(estimate.value))
-    digits = 3 if not 0 < size < 0.01 else 5  # a tiny number keeps digits that tell it from zero
+    digits = _digits(estimate.low, estimate.high, estimate.value)
     if estimate.low == estimate.high:
         return number(estimate.value, digits)
     return between(estimate.value, estimate.low, estimate.high, digits)
