@@ -147,11 +147,11 @@ def test_a_sample_survives_the_loss_of_one_item() -> None:
 
 
 def test_the_corpus_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path) -> None:
-    first = corpus._functions.__wrapped__(str(tmp_path))
+    first = corpus._functions.__wrapped__(str(tmp_path), corpus.FUNCTION_PACKAGES)
     (file,) = tmp_path.glob("functions-*.jsonl")
-    assert corpus._functions.__wrapped__(str(tmp_path)) == first
+    assert corpus._functions.__wrapped__(str(tmp_path), corpus.FUNCTION_PACKAGES) == first
     file.write_text("damaged")
-    assert corpus._functions.__wrapped__(str(tmp_path)) == first
+    assert corpus._functions.__wrapped__(str(tmp_path), corpus.FUNCTION_PACKAGES) == first
 
 
 def test_no_library_is_imported_to_read_it(tmp_path) -> None:

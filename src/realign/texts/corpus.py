@@ -82,7 +82,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return installed
 
 
-def functions(split: Split | None = None, packages: tuple[str, ...] = FUNCTION_PACKAGES) -> list[Function]:
+def functions(split: Split | None = None, packages: tuple[str, ...] = ()) -> list[Function]:
     """Return documented functions of installed libraries, without duplicates.
 
     No two share a summary or a source, and at most three share a bare name. All functions of one bare
@@ -91,11 +91,11 @@ def functions(split: Split | None = None, packages: tuple[str, ...] = FUNCTION_P
 
     Args:
         split: ``train``, ``eval`` or None for all.
-        packages: the libraries; training reads those of :data:`FUNCTION_PACKAGES` only.
+        packages: the libraries; empty is :data:`FUNCTION_PACKAGES`, those that training reads.
     """
     return [
         f
-        for f in _functions(os.environ.get("REALIGN_CACHE", ""), packages)
+        for f in _functions(os.environ.get("REALIGN_CACHE", ""), packages or FUNCTION_PACKAGES)
         if split is None or side("function", f.name) == split
     ]
 
