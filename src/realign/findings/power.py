@@ -50,10 +50,11 @@ def score_power(profile: Profile, variances: Mapping[str, Mapping[str, float]]) 
         Frame with suite ('all' for the second part), part, tasks, queries (mean over tasks), runs, seeds, run_variance,
         truth, holds (chance of the verdict "holds"), error (Monte Carlo), half_width (median, of the 90% interval, in
         points; squared points for the second part). Suites of the hub are left out: their sizes are not known before
-        they are loaded. Empty where the profile has no reason.
+        they are loaded. Empty where the profile has no reason, or one seed.
     """
     runs = Counter(arm(role) for role in profile.roles if role != "base")["reason"]
-    if not runs:
+    seeds = len(profile.seeds)
+    if not runs or seeds < 2:
         return pd.DataFrame()
     rows, every = [], []
     for suite in profile.suites:
@@ -61,16 +62,13 @@ def score_power(profile: Profile, variances: Mapping[str, Mapping[str, float]]) 
         if not counts:
             continue
         every += counts
-        seeds = len(profile.seeds)
         sizes = Sizes(len(counts), round(sum(counts) / len(counts)), runs, seeds, 0, seeds)
-        for extra in RUN_VARIANCES if seeds * runs > 1 and seeds > 1 else ():
+        for extra in RUN_VARIANCES:
             noise = {**_of_suite(suite, variances), "run": extra}
             found = stats.power(noise, sizes, "inside", profile.margin, simulations=SIMULATIONS)
             rows.append(_row(suite, "reason is equivalent to base", sizes, extra, "no difference", found))
-    if len(every) >= 3 and len(profile.seeds) > 1:
-        sizes = Sizes(
-            len(every), round(sum(every) / len(every)), runs, len(profile.seeds), 0, len(profile.seeds)
-        )
+    if len(every) >= 3:
+        sizes = Sizes(len(every), round(sum(every) / len(every)), runs, seeds, 0, seeds)
         noise = _of_suite("", variances)
         found = stats.excess_power(noise, sizes, (0.0, APART**2))
         truth = f"sft shifts tasks by {APART:g} points (sd), reason by none"
